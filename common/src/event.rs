@@ -1,0 +1,58 @@
+//! What goes up to the agent, and what comes back with a held packet.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Why a packet went up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MissReason {
+    /// No flow matched.
+    NoFlow = 0,
+    /// A flow matched, but the TTL would end on the way.
+    Ttl = 1,
+    /// A flow matched, but the packet is too large for its way.
+    Mtu = 2,
+    /// A flow said [`crate::slot::Output::Agent`].
+    Action = 3,
+}
+
+/// Precedes the whole packet in the perf event array. The packet's headers are extracted again by the agent
+/// with the same function, so the key itself isn't sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct MissHeader {
+    /// Index of the ingress port.
+    pub port: u16,
+    /// A [`MissReason`].
+    pub reason: u8,
+    /// Generation of the ingress port's tunnel key.
+    pub generation: u8,
+    /// Bytes of the frame.
+    pub frame_length: u32,
+    /// Bytes of the frame that follow (samples are padded to 8, so the length is carried here).
+    pub captured_length: u32,
+    /// `skb->gso_size`; 0 for a packet that isn't a GSO packet.
+    pub gso_size: u16,
+    /// Tag that the kernel took out of the frame, with bit 12 for "present" (see `FlowHead::vlan`).
+    pub vlan: u16,
+}
+
+/// First bytes of a frame written to the inject TAP. It takes the place of an Ethernet header, so that the
+/// kernel takes the frame for IPv4; the real frame follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InjectPrefix {
+    /// Slot to execute, host order.
+    pub slot: [u8; 4],
+    /// Generation that the slot must have, host order.
+    pub generation: [u8; 4],
+    /// Index of the ingress port, host order; 0 for packets that the network makes itself.
+    pub port: [u8; 2],
+    /// Zero.
+    pub flags: [u8; 2],
+    /// [`crate::frame::ETHERTYPE_IPV4`], network order.
+    pub ethertype: [u8; 2],
+}
+
+const _: () = assert!(size_of::<MissHeader>() == 16);
+const _: () = assert!(size_of::<InjectPrefix>() == crate::frame::ETHERNET_LEN);

@@ -1,0 +1,27 @@
+//! The ABI between Weft's kernel programs and its agent, defined once.
+//!
+//! Everything here is `repr(C)` without implicit padding (`zerocopy` refuses to derive otherwise) and is
+//! checked by const assertions. The crate owns no state. Both sides use it: `weft-ebpf` in the kernel,
+//! `weft-datapath` and `weft-vnet` in user space.
+#![no_std]
+
+pub mod drop;
+pub mod event;
+pub mod flood;
+pub mod frame;
+pub mod key;
+pub mod limits;
+pub mod peer;
+pub mod port;
+pub mod slot;
+pub mod tunnel;
+
+pub use drop::DropReason;
+pub use frame::{Frame, Headers, extract};
+pub use key::{FlowKey, FlowKeyV4, Fragment, Network};
+pub use port::PortRecord;
+pub use slot::{Slot, SlotRef, SlotStats};
+pub use tunnel::TunnelKey;
+
+/// Version of every record and map in this crate. An agent refuses pinned maps of another version.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,51 @@
+//! Bounds of everything that is shared between kernel and agent. Relations are asserted at compile time.
+
+/// Records in the port array: index 0 is control and probes, ports and flood sets start at 1.
+pub const PORTS_MAX: u32 = 4096;
+/// Slots (immutable action records) of one agent.
+pub const SLOTS_MAX: u32 = 1 << 17;
+/// Megaflows over IPv4, ARP and all that isn't IPv6.
+pub const MEGAFLOWS_V4_MAX: u32 = 1 << 17;
+/// Megaflows over IPv6.
+pub const MEGAFLOWS_V6_MAX: u32 = 1 << 15;
+/// Masks per family: a port's set of masks is one 64-bit word.
+pub const MASKS_MAX: u32 = 64;
+/// Microflow cache entries per CPU; a power of two, since the hash is masked with it.
+pub const CACHE_ENTRIES_PER_CPU: u32 = 1 << 14;
+/// Interfaces are found by `ifindex % INTERFACES_MAX`; the record holds the full index.
+pub const INTERFACES_MAX: u32 = 1 << 16;
+/// Remote underlay addresses.
+pub const PEERS_MAX: u32 = 1024;
+/// Published flood lists.
+pub const FLOOD_LISTS_MAX: u32 = 2048;
+/// Local ports in one flood list.
+pub const FLOOD_LOCALS_MAX: usize = 64;
+/// Remote hosts in one flood list.
+pub const FLOOD_REMOTES_MAX: usize = 64;
+/// Most bytes of a packet that one miss event carries.
+pub const MISS_BYTES_MAX: u32 = 65_000;
+/// Misses that one port may send up per second, on average.
+pub const MISS_RATE_PER_SEC: u64 = 20_000;
+/// Misses that one port may send up at once.
+pub const MISS_BURST: u64 = 4_000;
+/// Packets that wait for one unresolved next hop.
+pub const WAITING_PER_NEIGHBOUR_MAX: usize = 8;
+/// Packets that wait for next hops in all.
+pub const WAITING_MAX: usize = 1024;
+/// Seconds before a (port index, generation) may be used again: a late packet never meets another owner.
+pub const TUNNEL_KEY_REUSE_SECS_MIN: u64 = 600;
+/// Seconds after its last packet at which a flow is removed.
+pub const FLOW_IDLE_TIMEOUT_SECS: u64 = 60;
+/// Seconds between the retirement of a slot and its next use.
+pub const SLOT_GRACE_SECS: u64 = 2;
+/// MACs learned on one port.
+pub const MACS_PER_PORT_MAX: usize = 1024;
+/// Seconds after which a learned MAC that no flow uses is forgotten.
+pub const MAC_IDLE_TIMEOUT_SECS: u64 = 300;
+
+const _: () = assert!(CACHE_ENTRIES_PER_CPU.is_power_of_two());
+const _: () = assert!(PORTS_MAX <= crate::tunnel::INDEX_MAX as u32 + 1);
+const _: () = assert!(MASKS_MAX <= u64::BITS);
+const _: () = assert!(MEGAFLOWS_V4_MAX <= SLOTS_MAX);
+const _: () = assert!(WAITING_PER_NEIGHBOUR_MAX <= WAITING_MAX);
+const _: () = assert!(SLOT_GRACE_SECS < FLOW_IDLE_TIMEOUT_SECS);
