@@ -1,0 +1,120 @@
+//! What a slot says: guards, rewrite, output, in that order.
+
+use crate::packet::Packet;
+use crate::{SHOT, count, flood, maps, miss, tunnel};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
+use weft_common::event::MissReason;
+use weft_common::frame::{ETHERNET_LEN, protocol};
+use weft_common::port::{Delivery, PortKind};
+use weft_common::slot::{Output, SET_MACS, Slot, SlotRef};
+use weft_common::{DropReason, Network};
+
+/// Who asked for the slot: a packet from the agent never goes up again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Port,
+    Agent,
+}
+
+/// Executes a slot. The packet's key and headers are filled.
+#[inline(always)]
+pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) -> i32 {
+    count::used(target.slot, packet.length());
+    let port = u32::from(packet.key.head.port);
+    if slot.output == Output::Drop as u8 {
+        return count::dropped_number(port, slot.drop_reason);
+    }
+    if slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement {
+        return refuse(packet, origin, MissReason::Ttl, DropReason::TtlExpired);
+    }
+    if slot.mtu != 0 && l3_size(packet) > u32::from(slot.mtu) {
+        return refuse(packet, origin, MissReason::Mtu, DropReason::MtuExceeded);
+    }
+    if rewrite(packet, slot).is_none() {
+        return count::dropped(port, DropReason::Truncated);
+    }
+    match Output::from_number(slot.output) {
+        Some(Output::Local) => deliver(packet, u32::from(slot.port), true),
+        Some(Output::Tunnel) => tunnel::send(packet, u32::from(slot.peer), slot.tunnel_key),
+        Some(Output::Flood) => flood::send(packet, slot.flood_list, port),
+        Some(Output::Agent) => refuse(packet, origin, MissReason::Action, DropReason::UnknownAction),
+        _ => count::dropped(port, DropReason::UnknownAction),
+    }
+}
+
+#[inline(always)]
+fn refuse(packet: &Packet, origin: Origin, reason: MissReason, drop: DropReason) -> i32 {
+    if origin == Origin::Agent {
+        return count::dropped(u32::from(packet.key.head.port), drop);
+    }
+    miss::guard(packet, reason)
+}
+
+/// Bytes of the network packet, or of one segment of a GSO packet.
+#[inline(always)]
+fn l3_size(packet: &Packet) -> u32 {
+    let offset = packet.headers.l3_offset as usize;
+    let payload = packet.gso_size();
+    if payload == 0 {
+        return packet.length().saturating_sub(offset as u32);
+    }
+    let header = match packet.key.head.network() {
+        Network::Ipv4 => packet.read::<1>(offset).map_or(20, |[first]| usize::from(first & 0x0f) * 4),
+        _ => 40,
+    };
+    let l4 = match packet.key.head.protocol {
+        protocol::TCP => packet.read::<1>(offset + header + 12).map_or(20, |[first]| usize::from(first >> 4) * 4),
+        _ => 8,
+    };
+    payload + header as u32 + l4 as u32
+}
+
+/// MAC addresses, and the TTL with its checksum (RFC 1624).
+#[inline(always)]
+fn rewrite(packet: &Packet, slot: &Slot) -> Option<()> {
+    if slot.flags & SET_MACS != 0 {
+        packet.write(0, slot.dst_mac)?;
+        packet.write(6, slot.src_mac)?;
+    }
+    if slot.ttl_decrement == 0 {
+        return Some(());
+    }
+    let offset = packet.headers.l3_offset as usize;
+    match packet.key.head.network() {
+        Network::Ipv4 => {
+            let [ttl, protocol, high, low] = packet.read::<4>(offset + 8)?;
+            // The TTL is the upper byte of its word: taking n from it adds n * 256 to the complement.
+            let sum = u32::from(u16::from_be_bytes([high, low])) + (u32::from(slot.ttl_decrement) << 8);
+            let folded = (sum & 0xffff) + (sum >> 16);
+            let [high, low] = (folded as u16).to_be_bytes();
+            packet.write(offset + 8, [ttl.wrapping_sub(slot.ttl_decrement), protocol, high, low])
+        }
+        Network::Ipv6 => {
+            let [limit] = packet.read::<1>(offset + 7)?;
+            packet.write(offset + 7, [limit.wrapping_sub(slot.ttl_decrement)])
+        }
+        _ => None,
+    }
+}
+
+/// Delivers to a local port. `fresh` says that the kernel knows the frame's protocol, as it does for IPv4
+/// and not for what was just taken out of a tunnel: only then may `bpf_redirect_peer` skip `eth_type_trans`.
+#[inline(always)]
+pub fn deliver(packet: &Packet, port: u32, fresh: bool) -> i32 {
+    let Some(record) = maps::port(port) else {
+        return count::dropped(port, DropReason::OutputGone);
+    };
+    if record.kind != PortKind::Port as u8 || record.ifindex == 0 {
+        return count::dropped(port, DropReason::OutputGone);
+    }
+    count::egress(port, packet.length());
+    let is_ipv4 = packet.key.head.network() as u8 == Network::Ipv4 as u8;
+    let by_peer = record.delivery == Delivery::Peer as u8 && fresh && is_ipv4;
+    // SAFETY: both helpers take plain numbers; the kernel checks the interface.
+    let action = unsafe {
+        if by_peer { bpf_redirect_peer(record.ifindex, 0) } else { bpf_redirect(record.ifindex, 0) }
+    };
+    if action == i64::from(SHOT) { count::dropped(port, DropReason::OutputFailed) } else { action as i32 }
+}
+
+const _: () = assert!(ETHERNET_LEN == 14);

@@ -1,0 +1,47 @@
+//! Packets from the agent: each names the slot that is to be executed.
+
+use crate::packet::Packet;
+use crate::{count, execute, maps};
+use aya_ebpf::bindings::BPF_F_ADJ_ROOM_FIXED_GSO;
+use aya_ebpf::helpers::bpf_skb_adjust_room;
+use weft_common::DropReason;
+use weft_common::event::InjectPrefix;
+use weft_common::frame::ETHERNET_LEN;
+use weft_common::slot::SlotRef;
+
+/// `BPF_ADJ_ROOM_MAC`.
+const ADJ_ROOM_MAC: u32 = 1;
+const PREFIX_LEN: usize = size_of::<InjectPrefix>();
+
+/// Takes off the prefix and executes its slot: no policy, no lookup, never a second miss.
+#[inline(always)]
+pub fn run(packet: &mut Packet) -> i32 {
+    packet.pull_headers((PREFIX_LEN + ETHERNET_LEN) as u32);
+    let Some(prefix) = packet.read::<PREFIX_LEN>(0) else {
+        return count::dropped(0, DropReason::Truncated);
+    };
+    let [s0, s1, s2, s3, g0, g1, g2, g3, p0, p1, ..] = prefix;
+    let target = SlotRef {
+        slot: u32::from_ne_bytes([s0, s1, s2, s3]),
+        generation: u32::from_ne_bytes([g0, g1, g2, g3]),
+    };
+    let port = u16::from_ne_bytes([p0, p1]);
+    let Some(slot) = maps::slot(target) else {
+        return count::dropped(u32::from(port), DropReason::InjectStale);
+    };
+    let Some(ethernet) = packet.read::<ETHERNET_LEN>(PREFIX_LEN) else {
+        return count::dropped(u32::from(port), DropReason::Truncated);
+    };
+    // The kernel keeps the first 14 bytes and takes the 14 after them; the frame's own header goes over the first.
+    // SAFETY: the helper checks length and layout.
+    let result = unsafe {
+        bpf_skb_adjust_room(packet.skb(), -(PREFIX_LEN as i32), ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO as u64)
+    };
+    if result != 0 || packet.write(0, ethernet).is_none() {
+        return count::dropped(u32::from(port), DropReason::DecapFailed);
+    }
+    if let Err(reason) = packet.extract(port) {
+        return count::dropped(u32::from(port), reason);
+    }
+    execute::run(packet, slot, target, execute::Origin::Agent)
+}

@@ -1,0 +1,83 @@
+//! Weft's kernel programs. This file is the table of stages; each stage is a file of its own.
+//!
+//! | program | attached to | stages, in order |
+//! |---|---|---|
+//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
+//! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`execute`] deliver or expand |
+//! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
+//!
+//! [`execute`] is guards, rewrite and output; output is local delivery, [`tunnel`], [`flood`] or a counted drop.
+//! Maps are in [`maps`], counters in [`count`]. What the maps hold is defined in `weft-common`.
+#![no_std]
+#![no_main]
+
+mod count;
+mod execute;
+mod flood;
+mod inject;
+mod lookup;
+mod maps;
+mod miss;
+mod packet;
+mod tunnel;
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use packet::Packet;
+use weft_common::DropReason;
+use weft_common::event::MissReason;
+
+/// The packet goes on to the host's own stack.
+const PASS: i32 = TC_ACT_OK as i32;
+/// The packet ends here.
+const SHOT: i32 = TC_ACT_SHOT as i32;
+
+/// A frame that a workload sent.
+#[classifier]
+pub fn from_port(ctx: TcContext) -> i32 {
+    let mut packet = Packet::new(&ctx);
+    let Some(port) = maps::port_of_interface(packet.ifindex()) else {
+        return count::dropped(0, DropReason::UnboundInterface);
+    };
+    let Some(record) = maps::port(port) else {
+        return count::dropped(0, DropReason::UnboundInterface);
+    };
+    count::ingress(port, packet.length());
+    if let Err(reason) = packet.extract(port as u16) {
+        return count::dropped(port, reason);
+    }
+    match lookup::find(&packet, record) {
+        Some((slot, target)) => execute::run(&mut packet, slot, target, execute::Origin::Port),
+        None => miss::send(&packet, record, MissReason::NoFlow),
+    }
+}
+
+/// A frame from the underlay: only our own tunnel packets are looked at, everything else passes.
+#[classifier]
+pub fn from_underlay(ctx: TcContext) -> i32 {
+    let mut packet = Packet::new(&ctx);
+    match tunnel::recognise(&packet) {
+        Ok(None) => PASS,
+        Ok(Some(target)) => tunnel::receive(&mut packet, target),
+        Err(reason) => count::dropped(0, reason),
+    }
+}
+
+/// A frame that the agent held or made: the slot in its prefix is executed and nothing else.
+#[classifier]
+pub fn from_inject(ctx: TcContext) -> i32 {
+    inject::run(&mut Packet::new(&ctx))
+}
+
+/// "Dual MIT/GPL": the kernel refuses `bpf_perf_event_output` to objects that aren't GPL-compatible.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: a program that could panic doesn't load.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

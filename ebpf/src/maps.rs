@@ -1,0 +1,97 @@
+//! Every map of the object. The agent pins each under its name; sizes that depend on the number of CPUs are
+//! set by the agent at load time.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerfEventArray};
+use weft_common::flood::FloodList;
+use weft_common::limits::{
+    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX,
+    PEERS_MAX, PORTS_MAX, SLOTS_MAX,
+};
+use weft_common::peer::PeerRecord;
+use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
+use weft_common::slot::{CacheEntry, Slot, SlotRef, SlotStats};
+
+const MMAPABLE: u32 = BPF_F_MMAPABLE;
+
+/// Port and flood-set records by tunnel key index.
+#[map(name = "ports")]
+pub static PORTS: Array<PortRecord> = Array::with_max_entries(PORTS_MAX, 0);
+/// Ports by interface.
+#[map(name = "interfaces")]
+pub static INTERFACES: Array<InterfaceRecord> = Array::with_max_entries(INTERFACES_MAX, 0);
+/// Actions.
+#[map(name = "slots")]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(SLOTS_MAX, MMAPABLE);
+/// Use of slots, a stripe for each CPU.
+#[map(name = "slot_stats")]
+pub static SLOT_STATS: Array<SlotStats> = Array::with_max_entries(SLOTS_MAX, MMAPABLE);
+/// Microflow cache, a stripe for each CPU.
+#[map(name = "cache")]
+pub static CACHE: Array<CacheEntry> = Array::with_max_entries(CACHE_ENTRIES_PER_CPU, MMAPABLE);
+/// Masks of the IPv4 family.
+#[map(name = "masks_v4")]
+pub static MASKS_V4: Array<[u64; 4]> = Array::with_max_entries(MASKS_MAX, 0);
+/// Masks of IPv6.
+#[map(name = "masks_v6")]
+pub static MASKS_V6: Array<[u64; 8]> = Array::with_max_entries(MASKS_MAX, 0);
+/// Masked keys of the IPv4 family with the number of their mask.
+#[map(name = "megaflows_v4")]
+pub static MEGAFLOWS_V4: HashMap<[u64; 4], SlotRef> = HashMap::with_max_entries(MEGAFLOWS_V4_MAX, 0);
+/// Masked keys of IPv6 with the number of their mask.
+#[map(name = "megaflows_v6")]
+pub static MEGAFLOWS_V6: HashMap<[u64; 8], SlotRef> = HashMap::with_max_entries(MEGAFLOWS_V6_MAX, 0);
+/// Underlay records.
+#[map(name = "peers")]
+pub static PEERS: Array<PeerRecord> = Array::with_max_entries(PEERS_MAX, 0);
+/// Published flood lists.
+#[map(name = "flood_lists")]
+pub static FLOOD_LISTS: Array<FloodList> = Array::with_max_entries(FLOOD_LISTS_MAX, 0);
+/// Own underlay addresses, network order.
+#[map(name = "own_addresses")]
+pub static OWN_ADDRESSES: HashMap<[u8; 4], u32> = HashMap::with_max_entries(64, 0);
+/// Underlay addresses of the zone's other hosts, network order; the value is the index of the underlay record.
+#[map(name = "remote_hosts")]
+pub static REMOTE_HOSTS: HashMap<[u8; 4], u32> = HashMap::with_max_entries(PEERS_MAX, 0);
+/// Misses, with the whole packet.
+#[map(name = "misses")]
+pub static MISSES: PerfEventArray<u8> = PerfEventArray::new(0);
+/// Token buckets for misses, by port.
+#[map(name = "miss_buckets")]
+pub static MISS_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
+/// Traffic by port.
+#[map(name = "port_counters")]
+pub static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(PORTS_MAX, 0);
+/// Drops by port and reason: see `weft_common::drop::counter_index`.
+#[map(name = "drop_counters")]
+pub static DROP_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(PORTS_MAX * weft_common::drop::DROP_REASONS_MAX, 0);
+
+/// Number of the CPU that runs this program.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// Index of the port that is bound to an interface.
+#[inline(always)]
+pub fn port_of_interface(ifindex: u32) -> Option<u32> {
+    let record = INTERFACES.get(ifindex % INTERFACES_MAX)?;
+    (record.ifindex == ifindex).then_some(record.port)
+}
+
+/// The record with this index.
+#[inline(always)]
+pub fn port(index: u32) -> Option<&'static PortRecord> {
+    PORTS.get(index)
+}
+
+/// The slot that a reference names, if it still holds that decision.
+#[inline(always)]
+pub fn slot(target: SlotRef) -> Option<&'static Slot> {
+    let slot = SLOTS.get(target.slot)?;
+    (slot.generation == target.generation).then_some(slot)
+}

@@ -1,0 +1,135 @@
+//! A packet on its way through a program: checked access to its bytes, its key and its headers.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::programs::TcContext;
+use weft_common::frame::HEADER_BYTES_MAX;
+use weft_common::{DropReason, FlowKey, Frame, Headers, extract};
+
+/// The packet of this program run.
+pub struct Packet<'a> {
+    ctx: &'a TcContext,
+    /// What the packet is matched by, after [`Packet::extract`].
+    pub key: FlowKey,
+    /// Offsets and TTL, after [`Packet::extract`].
+    pub headers: Headers,
+}
+
+/// Packet memory, read with the bounds that the verifier wants to see.
+struct Bytes {
+    start: usize,
+    end: usize,
+    length: usize,
+}
+
+impl Frame for Bytes {
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let at = self.start + offset;
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: the N bytes at `at` lie before the end of the packet's linear part.
+        Some(unsafe { core::ptr::read_unaligned(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl<'a> Packet<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Packet<'a> {
+        Packet { ctx, key: FlowKey::default(), headers: Headers::default() }
+    }
+
+    /// The kernel's view of the packet.
+    #[inline(always)]
+    pub fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// The context for helpers that take any.
+    #[inline(always)]
+    pub fn context(&self) -> *mut core::ffi::c_void {
+        self.ctx.as_ptr()
+    }
+
+    /// Bytes of the frame.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    /// Interface on which the frame came in.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid for the whole program run.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// Payload bytes of each segment of a GSO packet, else 0.
+    #[inline(always)]
+    pub fn gso_size(&self) -> u32 {
+        // SAFETY: the context is valid for the whole program run.
+        unsafe { (*self.skb()).gso_size }
+    }
+
+    /// The tag that the kernel took out of the frame.
+    #[inline(always)]
+    pub fn vlan_tci(&self) -> Option<u16> {
+        // SAFETY: the context is valid for the whole program run.
+        unsafe { ((*self.skb()).vlan_present != 0).then(|| (*self.skb()).vlan_tci as u16) }
+    }
+
+    /// Makes sure that all headers lie in the linear part of the packet.
+    #[inline(always)]
+    pub fn pull_headers(&self, bytes: u32) {
+        let linear = (self.ctx.data_end() - self.ctx.data()) as u32;
+        let wanted = if self.length() < bytes { self.length() } else { bytes };
+        if linear < wanted {
+            // A failure shows as a truncated header in the extraction.
+            let _ = self.ctx.pull_data(wanted);
+        }
+    }
+
+    /// Makes the linear part writable again after a clone shared it.
+    #[inline(always)]
+    pub fn pull_for_writing(&self) {
+        // A failure shows when the bytes are written.
+        let _ = self.ctx.pull_data(0);
+    }
+
+    /// Fills key and headers.
+    #[inline(always)]
+    pub fn extract(&mut self, port: u16) -> Result<(), DropReason> {
+        self.pull_headers(HEADER_BYTES_MAX as u32);
+        self.headers = extract(&self.frame(), port, self.vlan_tci(), &mut self.key)?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn frame(&self) -> Bytes {
+        Bytes { start: self.ctx.data(), end: self.ctx.data_end(), length: self.length() as usize }
+    }
+
+    /// `N` bytes at `offset`, or none.
+    #[inline(always)]
+    pub fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame().bytes::<N>(offset)
+    }
+
+    /// Writes bytes at `offset`; none when the linear part is shorter.
+    #[inline(always)]
+    pub fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let at = self.ctx.data() + offset;
+        if at + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the N bytes at `at` lie before the end of the packet's linear part.
+        unsafe { core::ptr::write_unaligned(at as *mut [u8; N], bytes) };
+        Some(())
+    }
+}

@@ -1,0 +1,176 @@
+//! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
+
+use crate::{Attachment, Datapath, Error, Family, HeldPacket, SlotUse};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use weft_common::flood::FloodList;
+use weft_common::limits::{MASKS_MAX, PORTS_MAX, SLOTS_MAX};
+use weft_common::peer::PeerRecord;
+use weft_common::port::{Delivery, PortCounters};
+use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
+
+/// A frame that was sent through a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injected {
+    /// What was done with it; none when the reference was stale.
+    pub slot: Option<Slot>,
+    /// Index of the ingress port.
+    pub port: u16,
+    /// The frame.
+    pub packet: HeldPacket,
+}
+
+/// Everything that the kernel would hold.
+#[derive(Debug, Default)]
+pub struct Fake {
+    slots: HashMap<u32, Slot>,
+    uses: HashMap<u32, SlotUse>,
+    masks: HashMap<(Family, u32), FlowKey>,
+    megaflows: HashMap<(Family, FlowKey), SlotRef>,
+    ports: HashMap<u16, PortRecord>,
+    /// Underlay records by index.
+    pub peers: BTreeMap<u16, PeerRecord>,
+    /// Flood lists by index.
+    pub flood_lists: BTreeMap<u32, FloodList>,
+    /// Remote addresses from which tunnel packets are accepted.
+    pub remote_hosts: BTreeMap<[u8; 4], u16>,
+    /// Own underlay addresses.
+    pub own_addresses: HashSet<[u8; 4]>,
+    /// Interfaces that exist, with their index.
+    pub interfaces: BTreeMap<String, u32>,
+    /// Underlay interfaces that are attached.
+    pub underlays: HashSet<String>,
+    /// What was sent through slots, in order.
+    pub injected: Vec<Injected>,
+}
+
+impl Fake {
+    /// An interface appears.
+    pub fn add_interface(&mut self, name: &str, ifindex: u32) {
+        self.interfaces.insert(name.to_owned(), ifindex);
+    }
+
+    /// What the kernel would do with a packet: the first mask of its port under which there is a flow whose
+    /// slot still holds that decision.
+    pub fn forward(&mut self, key: &FlowKey) -> Option<Slot> {
+        let family = Family::of(key);
+        let record = self.ports.get(&key.head.port)?;
+        let set = match family {
+            Family::V4 => record.masks_v4,
+            Family::V6 => record.masks_v6,
+        };
+        let target = (0..MASKS_MAX).filter(|number| set & 1 << number != 0).find_map(|number| {
+            let mut masked = key.masked(self.masks.get(&(family, number))?);
+            masked.head.mask_id = number as u8;
+            self.megaflows.get(&(family, masked)).copied()
+        })?;
+        let slot = *self.slots.get(&target.slot).filter(|slot| slot.generation == target.generation)?;
+        let used = self.uses.entry(target.slot).or_default();
+        used.packets += 1;
+        used.last_used += 1;
+        Some(slot)
+    }
+}
+
+impl Datapath for Fake {
+    fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
+        if index >= SLOTS_MAX {
+            return Err(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) });
+        }
+        self.slots.insert(index, *slot);
+        Ok(())
+    }
+
+    fn clear_slot_use(&mut self, index: u32) {
+        self.uses.remove(&index);
+    }
+
+    fn slot_use(&self, index: u32) -> SlotUse {
+        self.uses.get(&index).copied().unwrap_or_default()
+    }
+
+    fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error> {
+        self.masks.insert((family, number), *mask);
+        Ok(())
+    }
+
+    fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
+        self.megaflows.insert((family, *masked), target);
+        Ok(())
+    }
+
+    fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error> {
+        self.megaflows.remove(&(family, *masked));
+        Ok(())
+    }
+
+    fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
+        Ok(self.megaflows.get(&(family, *masked)).copied())
+    }
+
+    fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
+        if u32::from(index) >= PORTS_MAX {
+            return Err(Error::Full { what: "ports", limit: u64::from(PORTS_MAX) });
+        }
+        self.ports.insert(index, *record);
+        Ok(())
+    }
+
+    fn read_port(&self, index: u16) -> Result<PortRecord, Error> {
+        Ok(self.ports.get(&index).copied().unwrap_or_default())
+    }
+
+    fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
+        self.flood_lists.insert(index, *list);
+        Ok(())
+    }
+
+    fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
+        self.peers.insert(index, *peer);
+        Ok(())
+    }
+
+    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+        match peer {
+            Some(peer) => self.remote_hosts.insert(address, peer),
+            None => self.remote_hosts.remove(&address),
+        };
+        Ok(())
+    }
+
+    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+        if present { self.own_addresses.insert(address) } else { self.own_addresses.remove(&address) };
+        Ok(())
+    }
+
+    fn attach_port(&mut self, _port: u16, interface: &str) -> Result<Attachment, Error> {
+        let ifindex = self.interfaces.get(interface).copied();
+        let ifindex = ifindex.ok_or_else(|| Error::NoInterface(interface.to_owned()))?;
+        Ok(Attachment { ifindex, delivery: Delivery::Peer })
+    }
+
+    fn detach_port(&mut self, _port: u16, _ifindex: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {
+        if !self.interfaces.contains_key(interface) {
+            return Err(Error::NoInterface(interface.to_owned()));
+        }
+        self.underlays.insert(interface.to_owned());
+        Ok(())
+    }
+
+    fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
+        let slot = self.slots.get(&target.slot).filter(|slot| slot.generation == target.generation).copied();
+        self.injected.push(Injected { slot, port, packet: packet.clone() });
+        Ok(())
+    }
+
+    fn port_counters(&self, _port: u16) -> Result<PortCounters, Error> {
+        Ok(PortCounters::default())
+    }
+
+    fn drops(&self, _port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,304 @@
+//! The books of the flow table: which masked key goes to which slot, when a flow was last used, and when a
+//! slot may be used again. The order of writes is what keeps readers right: slot, then mask, then key, then the
+//! port's set of masks; and the reverse when a flow goes.
+
+use crate::masks::{Chosen, Masks};
+use crate::{Datapath, Error, Family, SlotUse};
+use std::collections::{HashMap, VecDeque};
+use weft_common::limits::{FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX};
+use weft_common::{FlowKey, Slot, SlotRef};
+
+/// Names a flow for as long as the agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(pub u64);
+
+/// An installed flow.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Its name.
+    pub id: FlowId,
+    /// Which table it is in.
+    pub family: Family,
+    /// Index of the ingress port.
+    pub port: u16,
+    /// The masked key with its mask's number.
+    pub masked: FlowKey,
+    /// What is matched.
+    pub mask: FlowKey,
+    /// Where its packets go.
+    pub target: SlotRef,
+    /// What is done with them.
+    pub slot: Slot,
+    /// Packets and bytes of slots it had before.
+    carried: SlotUse,
+    /// `last_used` of the slot at the last sweep.
+    seen: u64,
+    /// Second of the last use that a sweep saw, or of the installation.
+    pub used_at_secs: u64,
+}
+
+/// All flows of this host.
+#[derive(Debug)]
+pub struct FlowTable {
+    flows: HashMap<FlowId, Flow>,
+    by_key: HashMap<(Family, FlowKey), FlowId>,
+    masks_v4: Masks,
+    masks_v6: Masks,
+    unused: VecDeque<u32>,
+    next_unused: u32,
+    retired: VecDeque<(u64, u32)>,
+    generation: u32,
+    next_id: u64,
+    /// Seconds without a packet after which a flow goes.
+    pub idle_timeout_secs: u64,
+    /// Bound of the number of flows, at most the tables' sizes.
+    pub flows_max: usize,
+}
+
+impl FlowTable {
+    /// An empty table. `generation` must be above all that readers may still hold references to.
+    pub fn new(generation: u32) -> FlowTable {
+        FlowTable {
+            flows: HashMap::new(),
+            by_key: HashMap::new(),
+            masks_v4: Masks::default(),
+            masks_v6: Masks::default(),
+            unused: VecDeque::new(),
+            next_unused: 1,
+            retired: VecDeque::new(),
+            generation,
+            next_id: 1,
+            idle_timeout_secs: FLOW_IDLE_TIMEOUT_SECS,
+            flows_max: MEGAFLOWS_V4_MAX as usize,
+        }
+    }
+
+    /// Writes a slot that nothing refers to yet.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when every slot is in use.
+    pub fn reserve(&mut self, datapath: &mut impl Datapath, slot: &Slot) -> Result<SlotRef, Error> {
+        let index = match self.unused.pop_front() {
+            Some(index) => index,
+            None if self.next_unused < SLOTS_MAX => {
+                self.next_unused += 1;
+                self.next_unused - 1
+            }
+            None => return Err(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) }),
+        };
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let target = SlotRef { slot: index, generation: self.generation };
+        datapath.clear_slot_use(index);
+        let written = datapath.write_slot(index, &Slot { generation: self.generation, ..*slot });
+        if let Err(error) = written {
+            self.unused.push_back(index);
+            return Err(error);
+        }
+        Ok(target)
+    }
+
+    /// Gives a slot back, for use after the grace period. Its readers find another generation from now on.
+    pub fn retire(&mut self, datapath: &mut impl Datapath, target: SlotRef, now_secs: u64) {
+        // A failed write leaves the old decision in a slot that nothing publishes: harmless.
+        let _ = datapath.write_slot(target.slot, &Slot::default());
+        self.retired.push_back((now_secs, target.slot));
+    }
+
+    /// Publishes `key` under `mask` with a reserved slot; the same masked key gets the new slot instead of its old.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there is no room for a flow or a mask; the slot stays reserved.
+    pub fn install(
+        &mut self,
+        datapath: &mut impl Datapath,
+        key: &FlowKey,
+        mask: &FlowKey,
+        target: SlotRef,
+        slot: &Slot,
+        now_secs: u64,
+    ) -> Result<FlowId, Error> {
+        let family = Family::of(key);
+        let chosen = self.masks(family).choose(mask).ok_or(Error::Full { what: "masks", limit: 64 })?;
+        let masked = masked(key, &chosen);
+        if let Some(&id) = self.by_key.get(&(family, masked)) {
+            self.replace(datapath, id, target, slot, now_secs)?;
+            return Ok(id);
+        }
+        if self.flows.len() >= self.flows_max || self.is_full(family) {
+            return Err(Error::Full { what: "flows", limit: self.flows_max as u64 });
+        }
+        if chosen.is_new {
+            datapath.write_mask(family, chosen.number, &chosen.bits)?;
+        }
+        datapath.publish(family, &masked, target)?;
+        let port = key.head.port;
+        if let Some(set) = self.masks_mut(family).add(port, &chosen) {
+            write_set(datapath, family, port, set)?;
+        }
+        let id = FlowId(self.next_id);
+        self.next_id += 1;
+        let flow = Flow {
+            id,
+            family,
+            port,
+            masked,
+            mask: chosen.bits,
+            target,
+            slot: *slot,
+            carried: SlotUse::default(),
+            seen: 0,
+            used_at_secs: now_secs,
+        };
+        self.by_key.insert((family, masked), id);
+        self.flows.insert(id, flow);
+        Ok(id)
+    }
+
+    /// Gives a flow another slot: one 8-byte write; the old slot is retired.
+    pub fn replace(
+        &mut self,
+        datapath: &mut impl Datapath,
+        id: FlowId,
+        target: SlotRef,
+        slot: &Slot,
+        now_secs: u64,
+    ) -> Result<(), Error> {
+        let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
+        datapath.publish(flow.family, &flow.masked, target)?;
+        let used = datapath.slot_use(flow.target.slot);
+        flow.carried.packets += used.packets;
+        flow.carried.bytes += used.bytes;
+        let old = std::mem::replace(&mut flow.target, target);
+        flow.slot = *slot;
+        flow.used_at_secs = now_secs;
+        self.retire(datapath, old, now_secs);
+        Ok(())
+    }
+
+    /// Removes a flow; its next packet is a miss. Returns what it was.
+    pub fn remove(&mut self, datapath: &mut impl Datapath, id: FlowId, now_secs: u64) -> Option<Flow> {
+        let flow = self.flows.remove(&id)?;
+        self.by_key.remove(&(flow.family, flow.masked));
+        if let Err(error) = datapath.withdraw(flow.family, &flow.masked) {
+            tracing::error!(%error, flow = flow.id.0, "a flow could not be withdrawn");
+        }
+        let number = u32::from(flow.masked.head.mask_id);
+        if let Some(set) = self.masks_mut(flow.family).remove(flow.port, number)
+            && let Err(error) = write_set(datapath, flow.family, flow.port, set)
+        {
+            tracing::error!(%error, port = flow.port, "a port's set of masks could not be written");
+        }
+        self.retire(datapath, flow.target, now_secs);
+        Some(flow)
+    }
+
+    /// Notes which flows were used, removes those that weren't for too long, and frees slots after their grace.
+    pub fn sweep(&mut self, datapath: &mut impl Datapath, now_secs: u64) -> Vec<Flow> {
+        let mut idle = Vec::new();
+        for flow in self.flows.values_mut() {
+            let last_used = datapath.slot_use(flow.target.slot).last_used;
+            if last_used != flow.seen {
+                flow.seen = last_used;
+                flow.used_at_secs = now_secs;
+            } else if now_secs.saturating_sub(flow.used_at_secs) >= self.idle_timeout_secs {
+                idle.push(flow.id);
+            }
+        }
+        while let Some(&(since, slot)) = self.retired.front() {
+            if now_secs.saturating_sub(since) < SLOT_GRACE_SECS {
+                break;
+            }
+            self.retired.pop_front();
+            self.unused.push_back(slot);
+        }
+        idle.into_iter().filter_map(|id| self.remove(datapath, id, now_secs)).collect()
+    }
+
+    /// The flow that a packet would take.
+    pub fn find(&self, key: &FlowKey) -> Option<&Flow> {
+        let family = Family::of(key);
+        self.masks(family).iter().find_map(|(number, bits, _)| {
+            let chosen = Chosen { number, bits: *bits, is_new: false };
+            let id = self.by_key.get(&(family, masked(key, &chosen)))?;
+            self.flows.get(id)
+        })
+    }
+
+    /// A flow by its name.
+    pub fn get(&self, id: FlowId) -> Option<&Flow> {
+        self.flows.get(&id)
+    }
+
+    /// Every flow.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.values()
+    }
+
+    /// Number of flows.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there is no flow.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Masks in use by family: number, bits and flows.
+    pub fn masks_in_use(&self) -> Vec<(Family, u32, FlowKey, u32)> {
+        let of = |family| self.masks(family).iter().map(move |(number, bits, flows)| (family, number, *bits, flows));
+        of(Family::V4).chain(of(Family::V6)).collect()
+    }
+
+    /// Packets and bytes of a flow over all its slots.
+    pub fn use_of(&self, datapath: &impl Datapath, flow: &Flow) -> SlotUse {
+        let now = datapath.slot_use(flow.target.slot);
+        SlotUse {
+            packets: flow.carried.packets + now.packets,
+            bytes: flow.carried.bytes + now.bytes,
+            last_used: now.last_used,
+        }
+    }
+
+    /// The port's sets of masks, for a record that is written anew.
+    pub fn mask_sets(&self, port: u16) -> (u64, u64) {
+        (self.masks_v4.set_of(port), self.masks_v6.set_of(port))
+    }
+
+    fn is_full(&self, family: Family) -> bool {
+        let limit = match family {
+            Family::V4 => MEGAFLOWS_V4_MAX,
+            Family::V6 => MEGAFLOWS_V6_MAX,
+        };
+        self.by_key.len() >= limit as usize
+    }
+
+    fn masks(&self, family: Family) -> &Masks {
+        match family {
+            Family::V4 => &self.masks_v4,
+            Family::V6 => &self.masks_v6,
+        }
+    }
+
+    fn masks_mut(&mut self, family: Family) -> &mut Masks {
+        match family {
+            Family::V4 => &mut self.masks_v4,
+            Family::V6 => &mut self.masks_v6,
+        }
+    }
+}
+
+fn masked(key: &FlowKey, chosen: &Chosen) -> FlowKey {
+    let mut masked = key.masked(&chosen.bits);
+    masked.head.mask_id = chosen.number as u8;
+    masked
+}
+
+fn write_set(datapath: &mut impl Datapath, family: Family, port: u16, set: u64) -> Result<(), Error> {
+    let mut record = datapath.read_port(port)?;
+    match family {
+        Family::V4 => record.masks_v4 = set,
+        Family::V6 => record.masks_v6 = set,
+    }
+    datapath.write_port(port, &record)
+}

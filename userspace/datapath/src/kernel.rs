@@ -1,0 +1,213 @@
+//! The real datapath: the kernel programs, their maps and the inject TAP.
+//!
+//! Everything is pinned under one folder, so that forwarding survives this process; a new one adopts maps and
+//! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
+
+mod bpffs;
+mod inject;
+mod links;
+mod load;
+mod maps;
+mod mmap;
+mod perf;
+
+pub use inject::InjectTap;
+pub use load::Programs;
+pub use perf::MissReader;
+
+use crate::{Attachment, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
+use links::Links;
+use maps::Maps;
+use std::path::PathBuf;
+use std::time::Duration;
+use weft_common::flood::FloodList;
+use weft_common::peer::PeerRecord;
+use weft_common::port::{Delivery, InterfaceRecord, PortCounters};
+use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
+
+/// Where and how to load.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// Folder in bpffs: `maps/`, `progs/` and `links/` are made under it.
+    pub pin: PathBuf,
+}
+
+/// The kernel side of one agent.
+pub struct Kernel {
+    programs: Programs,
+    links: Links,
+    maps: Maps,
+    inject: InjectTap,
+    reader: MissReader,
+}
+
+impl Kernel {
+    /// Loads the programs, adopts or makes the maps, opens the inject TAP in the calling thread's network
+    /// namespace and starts to receive misses.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses, with what was being done.
+    pub fn open(config: &KernelConfig) -> Result<Kernel, Error> {
+        bpffs::mount_if_absent(&config.pin)?;
+        let mut programs = Programs::load(&config.pin)?;
+        let mut maps = Maps::open(&mut programs)?;
+        let reader = MissReader::open(&mut maps)?;
+        let mut links = Links::new(&config.pin);
+        let inject = InjectTap::open()?;
+        links.attach_inject(&mut programs, inject.name())?;
+        Ok(Kernel { programs, links, maps, inject, reader })
+    }
+
+    /// Waits for misses and hands each to `handle`, at most a bounded number. Returns how many there were.
+    ///
+    /// # Errors
+    /// When waiting fails.
+    pub fn poll_misses(&mut self, timeout: Duration, handle: &mut dyn FnMut(Miss)) -> Result<usize, Error> {
+        self.reader.poll(timeout, &mut self.maps, handle)
+    }
+
+    /// Misses that the kernel wrote and this agent lost, because a buffer was full.
+    pub fn misses_lost(&self) -> u64 {
+        self.reader.lost()
+    }
+
+    /// A file that becomes readable when misses wait; `wake` makes a thread in [`Kernel::poll_misses`] return.
+    pub fn waker(&self) -> Result<perf::Waker, Error> {
+        self.reader.waker()
+    }
+
+    /// Generation above all that slots in the kernel have: what a new flow table starts with.
+    pub fn slot_generation(&self) -> u32 {
+        self.maps.slots.generation_max()
+    }
+
+    /// Removes all flows that an earlier agent left: their decisions' reasons are unknown to this one.
+    pub fn clear_flows(&mut self) -> Result<usize, Error> {
+        self.maps.clear_flows()
+    }
+
+    /// Interface of a pinned port link, if its program is attached there right now.
+    pub fn adopt_port(&mut self, port: u16) -> Option<u32> {
+        self.links.adopt_port(&mut self.programs, port)
+    }
+
+    /// Removes links whose interface is gone and those of ports for which `keep` is false.
+    pub fn sweep_links(&mut self, keep: impl Fn(u16) -> bool) -> Vec<u16> {
+        self.links.sweep(keep)
+    }
+
+    /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
+    pub fn unpin_all(pin: &std::path::Path) -> Result<(), Error> {
+        bpffs::remove(pin)
+    }
+
+    /// The loaded programs, for BPF_PROG_TEST_RUN.
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+}
+
+impl Datapath for Kernel {
+    fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
+        self.maps.slots.write(index, slot)
+    }
+
+    fn clear_slot_use(&mut self, index: u32) {
+        self.maps.slots.clear_use(index);
+    }
+
+    fn slot_use(&self, index: u32) -> SlotUse {
+        self.maps.slots.use_of(index)
+    }
+
+    fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error> {
+        self.maps.write_mask(family, number, mask)
+    }
+
+    fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
+        self.maps.publish(family, masked, target)
+    }
+
+    fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error> {
+        self.maps.withdraw(family, masked)
+    }
+
+    fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
+        self.maps.published(family, masked)
+    }
+
+    fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
+        self.maps.write_port(index, record)
+    }
+
+    fn read_port(&self, index: u16) -> Result<PortRecord, Error> {
+        self.maps.read_port(index)
+    }
+
+    fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
+        self.maps.write_flood_list(index, list)
+    }
+
+    fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
+        self.maps.write_peer(index, peer)
+    }
+
+    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+        self.maps.set_remote_host(address, peer)
+    }
+
+    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+        self.maps.set_own_address(address, present)
+    }
+
+    fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error> {
+        let ifindex = ifindex_of(interface)?;
+        let occupied = self.maps.interface(ifindex)?;
+        if occupied.ifindex != 0 && occupied.ifindex != ifindex {
+            return Err(Error::Full {
+                what: "interface records with this number",
+                limit: u64::from(weft_common::limits::INTERFACES_MAX),
+            });
+        }
+        self.maps.set_interface(ifindex, InterfaceRecord { ifindex, port: u32::from(port) })?;
+        self.links.attach_port(&mut self.programs, port, interface)?;
+        let delivery = if is_veth(interface) { Delivery::Peer } else { Delivery::Plain };
+        Ok(Attachment { ifindex, delivery })
+    }
+
+    fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error> {
+        self.links.detach_port(port)?;
+        if self.maps.interface(ifindex)?.ifindex == ifindex {
+            self.maps.set_interface(ifindex, InterfaceRecord::default())?;
+        }
+        Ok(())
+    }
+
+    fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {
+        ifindex_of(interface)?;
+        self.links.attach_underlay(&mut self.programs, interface)
+    }
+
+    fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
+        self.inject.write(&packet.to_inject(target, port))
+    }
+
+    fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
+        self.maps.port_counters(port)
+    }
+
+    fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
+        self.maps.drops(port)
+    }
+}
+
+/// Index of an interface in the calling thread's network namespace.
+fn ifindex_of(interface: &str) -> Result<u32, Error> {
+    nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.to_owned()))
+}
+
+/// Whether `bpf_redirect_peer` reaches the workload. Only a veth has a peer; into a tap every frame would be lost.
+/// Asked by ETHTOOL_GDRVINFO, as sysfs may show another namespace's interfaces.
+fn is_veth(interface: &str) -> bool {
+    inject::driver_of(interface).is_ok_and(|driver| driver == "veth")
+}

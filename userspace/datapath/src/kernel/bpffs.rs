@@ -1,0 +1,38 @@
+//! The BPF file system: mounted when it isn't, and the folder that holds this agent's pins.
+
+use crate::Error;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::statfs;
+use std::path::Path;
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+
+/// Mounts bpffs on its usual place when a folder below it is wanted and nothing is mounted there.
+pub fn mount_if_absent(pin: &Path) -> Result<(), Error> {
+    if !pin.starts_with(MOUNT_POINT) || is_bpffs(Path::new(MOUNT_POINT)) {
+        return Ok(());
+    }
+    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .map_err(|source| Error::io(format!("mounting bpffs on {MOUNT_POINT}"), source))
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// Makes a folder of pins.
+pub fn make(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::io(format!("making {}", path.display()), source))
+}
+
+/// Removes a folder of pins and all in it; one that isn't there is no error.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

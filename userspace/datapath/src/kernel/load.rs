@@ -1,0 +1,113 @@
+//! Loading the object: maps that are pinned already are used again, programs are loaded anew and pinned.
+
+use crate::Error;
+use crate::kernel::bpffs;
+use aya::maps::Map;
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use std::path::Path;
+use weft_common::ABI_VERSION;
+use weft_common::limits::{CACHE_ENTRIES_PER_CPU, SLOTS_MAX};
+
+/// The object, built by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEFT_EBPF_OBJECT"));
+
+/// Every map of the object, by the name it is pinned under.
+const MAPS: &[&str] = &[
+    "ports",
+    "interfaces",
+    "slots",
+    "slot_stats",
+    "cache",
+    "masks_v4",
+    "masks_v6",
+    "megaflows_v4",
+    "megaflows_v6",
+    "peers",
+    "flood_lists",
+    "own_addresses",
+    "remote_hosts",
+    "misses",
+    "miss_buckets",
+    "port_counters",
+    "drop_counters",
+];
+const PROGRAMS: &[&str] = &["from_port", "from_underlay", "from_inject"];
+
+/// The loaded object.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the object with its pins under `pin`.
+    pub fn load(pin: &Path) -> Result<Programs, Error> {
+        let maps = pin.join("maps");
+        for folder in [&maps, &pin.join("progs"), &pin.join("links")] {
+            bpffs::make(folder)?;
+        }
+        check_abi(pin)?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(what, source)| Error::io(format!("counting CPUs ({what})"), source))?
+            as u32;
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("slot_stats", SLOTS_MAX * cpus);
+        loader.map_max_entries("cache", CACHE_ENTRIES_PER_CPU * cpus);
+        for name in MAPS {
+            loader.map_pin_path(name, maps.join(name));
+        }
+        let mut ebpf =
+            loader.load(OBJECT).map_err(|error| Error::program("loading the kernel programs' object", &error))?;
+        for name in PROGRAMS {
+            load_program(&mut ebpf, name, &pin.join("progs").join(name))?;
+        }
+        Ok(Programs { ebpf })
+    }
+
+    /// One of the programs.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// Takes a map out of the object.
+    pub fn take_map(&mut self, name: &'static str) -> Result<Map, Error> {
+        self.ebpf.take_map(name).ok_or(Error::Map { map: name, detail: "isn't in the object".to_owned() })
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Error> {
+    let missing = || Error::Program { what: format!("program {name}"), detail: "isn't in the object".to_owned() };
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    program.try_into().map_err(|error| Error::program(format!("program {name}"), &error))
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str, pin: &Path) -> Result<(), Error> {
+    let program = classifier(ebpf, name)?;
+    program.load().map_err(|error| Error::program(format!("loading program {name}"), &error))?;
+    // An earlier agent's program goes on running where it is attached until the link is swapped.
+    bpffs_unpin(pin)?;
+    program.pin(pin).map_err(|error| Error::program(format!("pinning {}", pin.display()), &error))
+}
+
+fn bpffs_unpin(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing the old pin {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Pinned maps of another ABI are refused: bpffs holds no files but pins, so the version is a folder's name.
+fn check_abi(pin: &Path) -> Result<(), Error> {
+    let mine = format!("abi-{ABI_VERSION}");
+    let entries = std::fs::read_dir(pin).map_err(|source| Error::io(format!("reading {}", pin.display()), source))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("abi-") && name != mine {
+            let path = pin.display().to_string();
+            return Err(Error::OtherAbi { path, found: name.replace("abi-", ""), expected: ABI_VERSION });
+        }
+    }
+    bpffs::make(&pin.join(mine))
+}

@@ -1,0 +1,247 @@
+//! The object's maps with the types of `weft-common`. aya sees byte arrays, so that the ABI crate needs no aya.
+
+use crate::kernel::load::Programs;
+use crate::kernel::mmap::SlotArrays;
+use crate::{Error, Family};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use std::os::fd::{AsFd, AsRawFd};
+use weft_common::drop::{DropReason, counter_index};
+use weft_common::flood::FloodList;
+use weft_common::limits::{INTERFACES_MAX, MASKS_MAX};
+use weft_common::peer::PeerRecord;
+use weft_common::port::{InterfaceRecord, PortCounters};
+use weft_common::{FlowKey, PortRecord, SlotRef};
+use zerocopy::{FromBytes, IntoBytes};
+
+type Bytes<T, const N: usize> = Array<MapData, Record<T, N>>;
+
+/// `N` bytes that are a `T`.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Record<T, const N: usize>([u8; N], std::marker::PhantomData<T>);
+
+// SAFETY: a transparent wrapper of bytes: any bit pattern is valid.
+unsafe impl<T: Copy + 'static, const N: usize> aya::Pod for Record<T, N> {}
+
+impl<T: FromBytes + IntoBytes + zerocopy::Immutable, const N: usize> Record<T, N> {
+    fn of(value: &T) -> Record<T, N> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(value.as_bytes());
+        Record(bytes, std::marker::PhantomData)
+    }
+
+    fn value(&self) -> Option<T> {
+        T::read_from_bytes(&self.0).ok()
+    }
+}
+
+/// Every map that the agent reads or writes.
+pub struct Maps {
+    ports: Bytes<PortRecord, 32>,
+    interfaces: Bytes<InterfaceRecord, 8>,
+    pub slots: SlotArrays,
+    masks_v4: Array<MapData, [u8; 32]>,
+    masks_v6: Array<MapData, [u8; 64]>,
+    megaflows_v4: HashMap<MapData, [u8; 32], [u8; 8]>,
+    megaflows_v6: HashMap<MapData, [u8; 64], [u8; 8]>,
+    peers: Bytes<PeerRecord, 32>,
+    flood_lists: Bytes<FloodList, { size_of::<FloodList>() }>,
+    own_addresses: HashMap<MapData, [u8; 4], u32>,
+    remote_hosts: HashMap<MapData, [u8; 4], u32>,
+    misses: MapData,
+    port_counters: PerCpuArray<MapData, Record<PortCounters, 32>>,
+    drop_counters: PerCpuArray<MapData, u64>,
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(programs: &mut Programs, name: &'static str) -> Result<M, Error> {
+    M::try_from(programs.take_map(name)?).map_err(|error| Error::map(name, &error))
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    pub fn open(programs: &mut Programs) -> Result<Maps, Error> {
+        Ok(Maps {
+            ports: typed(programs, "ports")?,
+            interfaces: typed(programs, "interfaces")?,
+            slots: SlotArrays::open(programs.take_map("slots")?, programs.take_map("slot_stats")?)?,
+            masks_v4: typed(programs, "masks_v4")?,
+            masks_v6: typed(programs, "masks_v6")?,
+            megaflows_v4: typed(programs, "megaflows_v4")?,
+            megaflows_v6: typed(programs, "megaflows_v6")?,
+            peers: typed(programs, "peers")?,
+            flood_lists: typed(programs, "flood_lists")?,
+            own_addresses: typed(programs, "own_addresses")?,
+            remote_hosts: typed(programs, "remote_hosts")?,
+            misses: perf_array(programs.take_map("misses")?)?,
+            port_counters: typed(programs, "port_counters")?,
+            drop_counters: typed(programs, "drop_counters")?,
+        })
+    }
+
+    /// Descriptor of the perf event array.
+    pub fn misses_fd(&self) -> i32 {
+        self.misses.fd().as_fd().as_raw_fd()
+    }
+
+    pub fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
+        self.ports.set(u32::from(index), Record::of(record), 0).map_err(|error| Error::map("ports", &error))
+    }
+
+    pub fn read_port(&self, index: u16) -> Result<PortRecord, Error> {
+        let record = self.ports.get(&u32::from(index), 0).map_err(|error| Error::map("ports", &error))?;
+        Ok(record.value().unwrap_or_default())
+    }
+
+    pub fn interface(&self, ifindex: u32) -> Result<InterfaceRecord, Error> {
+        let record = self.interfaces.get(&(ifindex % INTERFACES_MAX), 0);
+        Ok(record.map_err(|error| Error::map("interfaces", &error))?.value().unwrap_or_default())
+    }
+
+    pub fn set_interface(&mut self, ifindex: u32, record: InterfaceRecord) -> Result<(), Error> {
+        let result = self.interfaces.set(ifindex % INTERFACES_MAX, Record::of(&record), 0);
+        result.map_err(|error| Error::map("interfaces", &error))
+    }
+
+    pub fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error> {
+        match family {
+            Family::V4 => {
+                let result = self.masks_v4.set(number, bytes_v4(mask), 0);
+                result.map_err(|error| Error::map("masks_v4", &error))
+            }
+            Family::V6 => {
+                let result = self.masks_v6.set(number, bytes_v6(mask), 0);
+                result.map_err(|error| Error::map("masks_v6", &error))
+            }
+        }
+    }
+
+    pub fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
+        let target = target.as_bytes().try_into().unwrap_or_default();
+        match family {
+            Family::V4 => insert("megaflows_v4", &mut self.megaflows_v4, bytes_v4(masked), target),
+            Family::V6 => insert("megaflows_v6", &mut self.megaflows_v6, bytes_v6(masked), target),
+        }
+    }
+
+    pub fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error> {
+        match family {
+            Family::V4 => remove("megaflows_v4", &mut self.megaflows_v4, bytes_v4(masked)),
+            Family::V6 => remove("megaflows_v6", &mut self.megaflows_v6, bytes_v6(masked)),
+        }
+    }
+
+    pub fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
+        let target = match family {
+            Family::V4 => self.megaflows_v4.get(&bytes_v4(masked), 0),
+            Family::V6 => self.megaflows_v6.get(&bytes_v6(masked), 0),
+        };
+        match target {
+            Ok(bytes) => Ok(SlotRef::read_from_bytes(&bytes).ok()),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(Error::map("megaflows", &error)),
+        }
+    }
+
+    /// Removes every flow and mask set; returns how many flows there were.
+    pub fn clear_flows(&mut self) -> Result<usize, Error> {
+        let v4: Vec<[u8; 32]> = self.megaflows_v4.keys().flatten().collect();
+        let v6: Vec<[u8; 64]> = self.megaflows_v6.keys().flatten().collect();
+        for key in &v4 {
+            remove("megaflows_v4", &mut self.megaflows_v4, *key)?;
+        }
+        for key in &v6 {
+            remove("megaflows_v6", &mut self.megaflows_v6, *key)?;
+        }
+        for number in 0..MASKS_MAX {
+            self.write_mask(Family::V4, number, &FlowKey::default())?;
+            self.write_mask(Family::V6, number, &FlowKey::default())?;
+        }
+        Ok(v4.len() + v6.len())
+    }
+
+    pub fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
+        self.peers.set(u32::from(index), Record::of(peer), 0).map_err(|error| Error::map("peers", &error))
+    }
+
+    pub fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
+        self.flood_lists.set(index, Record::of(list), 0).map_err(|error| Error::map("flood_lists", &error))
+    }
+
+    pub fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+        match peer {
+            Some(peer) => insert("remote_hosts", &mut self.remote_hosts, address, u32::from(peer)),
+            None => remove("remote_hosts", &mut self.remote_hosts, address),
+        }
+    }
+
+    pub fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+        if present {
+            insert("own_addresses", &mut self.own_addresses, address, 1)
+        } else {
+            remove("own_addresses", &mut self.own_addresses, address)
+        }
+    }
+
+    pub fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
+        let values = self.port_counters.get(&u32::from(port), 0);
+        let values = values.map_err(|error| Error::map("port_counters", &error))?;
+        let mut total = PortCounters::default();
+        for counters in values.iter().filter_map(Record::value) {
+            total.ingress_packets += counters.ingress_packets;
+            total.ingress_bytes += counters.ingress_bytes;
+            total.egress_packets += counters.egress_packets;
+            total.egress_bytes += counters.egress_bytes;
+        }
+        Ok(total)
+    }
+
+    pub fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
+        let mut drops = Vec::new();
+        for reason in DropReason::ALL {
+            let index = counter_index(u32::from(port), *reason as u8);
+            let values = self.drop_counters.get(&index, 0);
+            let values = values.map_err(|error| Error::map("drop_counters", &error))?;
+            let count: u64 = values.iter().sum();
+            if count > 0 {
+                drops.push((*reason, count));
+            }
+        }
+        Ok(drops)
+    }
+}
+
+fn perf_array(map: Map) -> Result<MapData, Error> {
+    match map {
+        Map::PerfEventArray(data) => Ok(data),
+        _ => Err(Error::Map { map: "misses", detail: "isn't a perf event array".to_owned() }),
+    }
+}
+
+fn bytes_v4(key: &FlowKey) -> [u8; 32] {
+    key.v4().as_bytes().try_into().unwrap_or([0; 32])
+}
+
+fn bytes_v6(key: &FlowKey) -> [u8; 64] {
+    key.as_bytes().try_into().unwrap_or([0; 64])
+}
+
+fn insert<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    map: &mut HashMap<MapData, K, V>,
+    key: K,
+    value: V,
+) -> Result<(), Error> {
+    map.insert(key, value, 0).map_err(|error| Error::map(name, &error))
+}
+
+fn remove<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    map: &mut HashMap<MapData, K, V>,
+    key: K,
+) -> Result<(), Error> {
+    match map.remove(&key) {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(|error| Error::map(name, &error)),
+    }
+}

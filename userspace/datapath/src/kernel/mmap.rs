@@ -1,0 +1,118 @@
+//! Slots and their use, mapped into memory: read and written without syscalls.
+
+use crate::{Error, SlotUse};
+use aya::maps::{Map, MapData};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use weft_common::limits::SLOTS_MAX;
+use weft_common::{Slot, SlotStats};
+
+/// A mapped array of `T`.
+struct Mapped<T> {
+    start: NonNull<T>,
+    length: usize,
+    /// Keeps the map alive.
+    _map: MapData,
+}
+
+// SAFETY: the memory belongs to the map, which any thread may touch; all access is volatile or atomic.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    fn open(map: Map, name: &'static str) -> Result<Mapped<T>, Error> {
+        let Map::Array(map) = map else {
+            return Err(Error::Map { map: name, detail: "isn't an array".to_owned() });
+        };
+        let length = map.info().map_err(|error| Error::map(name, &error))?.max_entries() as usize;
+        let bytes = NonZeroUsize::new(length * size_of::<T>())
+            .ok_or_else(|| Error::Map { map: name, detail: "is empty".to_owned() })?;
+        // SAFETY: a fresh shared mapping of the map's own memory.
+        let start = unsafe {
+            nix::sys::mman::mmap(
+                None,
+                bytes,
+                nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_WRITE,
+                nix::sys::mman::MapFlags::MAP_SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        };
+        let start = start.map_err(|source| Error::io(format!("mapping {name} into memory"), source))?;
+        Ok(Mapped { start: start.cast(), length, _map: map })
+    }
+
+    fn at(&self, index: usize) -> Option<*mut T> {
+        // SAFETY: the index is inside the mapping.
+        (index < self.length).then(|| unsafe { self.start.as_ptr().add(index) })
+    }
+
+    fn read(&self, index: usize) -> Option<T> {
+        // SAFETY: a checked pointer into the mapping; any bit pattern is a value of these types.
+        self.at(index).map(|at| unsafe { at.read_volatile() })
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `open`, with its length, used by nobody any more.
+        let _ = unsafe { nix::sys::mman::munmap(self.start.cast(), self.length * size_of::<T>()) };
+    }
+}
+
+/// The slot array and the use of each slot on each CPU.
+pub struct SlotArrays {
+    slots: Mapped<Slot>,
+    stats: Mapped<SlotStats>,
+}
+
+impl SlotArrays {
+    /// Maps both.
+    pub fn open(slots: Map, stats: Map) -> Result<SlotArrays, Error> {
+        Ok(SlotArrays { slots: Mapped::open(slots, "slots")?, stats: Mapped::open(stats, "slot_stats")? })
+    }
+
+    /// Writes a slot. Its generation is written last: until then readers refuse it.
+    pub fn write(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
+        let at = self.slots.at(index as usize);
+        let at = at.ok_or(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) })?;
+        // SAFETY: a checked pointer; the generation is the record's first field, aligned, only written here.
+        unsafe {
+            let generation = &*at.cast::<AtomicU32>();
+            generation.store(0, Ordering::Release);
+            fence(Ordering::SeqCst);
+            at.write_volatile(Slot { generation: 0, ..*slot });
+            generation.store(slot.generation, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Highest generation in any slot.
+    pub fn generation_max(&self) -> u32 {
+        let generations = (0..self.slots.length).filter_map(|index| self.slots.read(index));
+        generations.map(|slot| slot.generation).max().unwrap_or(0)
+    }
+
+    /// Use of a slot over all CPUs.
+    pub fn use_of(&self, index: u32) -> SlotUse {
+        let stripes = (index as usize..self.stats.length).step_by(SLOTS_MAX as usize);
+        let mut total = SlotUse::default();
+        for stats in stripes.filter_map(|index| self.stats.read(index)) {
+            total.packets += stats.packets;
+            total.bytes += stats.bytes;
+            total.last_used = total.last_used.max(stats.last_used_jiffies);
+        }
+        total
+    }
+
+    /// Sets the use of a slot to zero.
+    pub fn clear_use(&mut self, index: u32) {
+        for index in (index as usize..self.stats.length).step_by(SLOTS_MAX as usize) {
+            if let Some(at) = self.stats.at(index) {
+                // SAFETY: a checked pointer; a CPU that counts at the same time may lose one packet's count.
+                unsafe { at.write_volatile(SlotStats::default()) };
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The only place with aya and netlink: loads and attaches the kernel programs, fills their maps, reads misses,
+//! and watches the host's interfaces, routes and neighbours.
+//!
+//! [`Datapath`] is the seam: [`kernel::Kernel`] is the real one, [`fake::Fake`] the one for tests without a
+//! kernel. [`FlowTable`] and [`PortTable`] keep the books for either. The agent's packet thread owns all of it.
+
+pub mod error;
+pub mod fake;
+pub mod flow_table;
+pub mod held;
+pub mod kernel;
+pub mod masks;
+pub mod network;
+pub mod port_table;
+
+pub use error::Error;
+pub use fake::Fake;
+pub use flow_table::{Flow, FlowId, FlowTable};
+pub use held::HeldPacket;
+pub use kernel::{Kernel, KernelConfig};
+pub use port_table::PortTable;
+
+use weft_common::flood::FloodList;
+use weft_common::peer::PeerRecord;
+use weft_common::port::{Delivery, PortCounters};
+use weft_common::{DropReason, FlowKey, Network, PortRecord, Slot, SlotRef};
+
+/// Which of the two megaflow tables a key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4, ARP and all that isn't IPv6.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of a packet's key.
+    pub fn of(key: &FlowKey) -> Family {
+        match key.head.network() {
+            Network::Ipv6 => Family::V6,
+            Network::Other | Network::Ipv4 | Network::Arp => Family::V4,
+        }
+    }
+}
+
+/// How much a slot was used, over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotUse {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// A number that changes whenever the slot was used (jiffies).
+    pub last_used: u64,
+}
+
+/// What attaching to a workload's interface found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// How frames reach the workload.
+    pub delivery: Delivery,
+}
+
+/// A packet that the kernel handed to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// Index of the ingress port.
+    pub port: u16,
+    /// Generation of the ingress port's key when the packet was sent up.
+    pub generation: u8,
+    /// Number of a `weft_common::event::MissReason`.
+    pub reason: u8,
+    /// The packet.
+    pub packet: HeldPacket,
+}
+
+/// What the agent asks of a forwarding plane. All indices are those of the ABI; all methods are syscalls or
+/// memory writes that return at once.
+pub trait Datapath {
+    /// Writes a slot that nobody can reach yet.
+    fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error>;
+    /// Sets the counters of a slot to zero, before its next use.
+    fn clear_slot_use(&mut self, index: u32);
+    /// How much a slot was used.
+    fn slot_use(&self, index: u32) -> SlotUse;
+    /// Writes the mask with this number.
+    fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error>;
+    /// Publishes a masked key, with its mask's number in it, or gives it another slot.
+    fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error>;
+    /// Withdraws a masked key; one that isn't there is no error.
+    fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error>;
+    /// The slot that is published for a masked key.
+    fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error>;
+    /// Writes a port or flood-set record.
+    fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error>;
+    /// Reads a port or flood-set record.
+    fn read_port(&self, index: u16) -> Result<PortRecord, Error>;
+    /// Writes a flood list that nobody can reach yet.
+    fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error>;
+    /// Writes an underlay record.
+    fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error>;
+    /// Accepts, or refuses again, tunnel packets from a remote address.
+    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error>;
+    /// Receives, or no longer, tunnel packets to an own address.
+    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error>;
+    /// Attaches `from_port` to an interface and makes it the port's; the interface must exist.
+    fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error>;
+    /// Detaches a port's program; the interface may be gone already.
+    fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error>;
+    /// Attaches `from_underlay` to an interface.
+    fn attach_underlay(&mut self, interface: &str) -> Result<(), Error>;
+    /// Sends a packet through a slot, as if it came from `port` (0: from none).
+    fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error>;
+    /// Traffic of a port.
+    fn port_counters(&self, port: u16) -> Result<PortCounters, Error>;
+    /// Drops of a port (0: of none), those that aren't zero.
+    fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error>;
+}
