@@ -1,0 +1,113 @@
+//! Debian packages with the programs that demo, net tests and people who look at them run.
+
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+use crate::workspace::run_on_stderr;
+
+/// Package and what it is for.
+const PACKAGES: &[(&str, &str)] = &[
+    (
+        "iproute2",
+        "ip and tc: namespaces, veth pairs, attaching by hand",
+    ),
+    ("iputils-ping", "ping between workloads"),
+    ("iputils-arping", "arping between workloads"),
+    ("iperf3", "throughput over the overlay"),
+    ("tcpdump", "a capture of each failed scenario"),
+    ("tshark", "reading the GRE keys on the underlay"),
+    ("ethtool", "offloads of the test interfaces"),
+    ("bpftool", "looking at pinned programs and maps"),
+    ("util-linux", "nsenter into a test host"),
+];
+
+pub fn plan() -> Result<Option<String>> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let list: Vec<String> = missing
+        .iter()
+        .map(|(name, purpose)| format!("{name} ({purpose})"))
+        .collect();
+    Ok(Some(format!(
+        "install Debian packages by apt-get: {}",
+        list.join(", ")
+    )))
+}
+
+pub fn install() -> Result<()> {
+    let names: Vec<&str> = missing()?.iter().map(|(name, _)| *name).collect();
+    // A list that cannot be refreshed (one mirror of several is down) may still be good enough to install from.
+    if let Err(error) = run_on_stderr(apt_get().arg("update")) {
+        eprintln!("setup: {error:#}; going on with the lists that are there");
+    }
+    run_on_stderr(
+        apt_get()
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(&names),
+    )
+    .with_context(|| format!("as root, by hand: apt-get install {}", names.join(" ")))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.arg("-q").env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn missing() -> Result<Vec<(&'static str, &'static str)>> {
+    let names = PACKAGES.iter().map(|(name, _)| name);
+    // Its exit status is 1 when it doesn't know one of them: the list it prints is what counts.
+    let Ok(output) = Command::new("dpkg-query")
+        .args([
+            "--show",
+            "--showformat",
+            "${Package} ${db:Status-Status}\\n",
+        ])
+        .args(names)
+        .output()
+    else {
+        let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
+        bail!(
+            "this is no Debian (no dpkg-query): what these packages bring must be there: {}",
+            names.join(" ")
+        );
+    };
+    Ok(missing_from(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn missing_from(dpkg_query: &str) -> Vec<(&'static str, &'static str)> {
+    let is_there = |name: &str| {
+        dpkg_query
+            .lines()
+            .any(|line| line == format!("{name} installed"))
+    };
+    PACKAGES
+        .iter()
+        .copied()
+        .filter(|(name, _)| !is_there(name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_package_with_its_configuration_left_is_missing() {
+        let all: String = PACKAGES
+            .iter()
+            .map(|(name, _)| format!("{name} installed\n"))
+            .collect();
+        assert!(missing_from(&all).is_empty());
+        let removed = all.replace("tcpdump installed", "tcpdump config-files");
+        assert_eq!(
+            missing_from(&removed)
+                .iter()
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>(),
+            ["tcpdump"]
+        );
+    }
+}
