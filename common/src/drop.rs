@@ -109,7 +109,10 @@ pub const DROP_REASONS_MAX: u32 = 64;
 
 const _: () = assert!(DropReason::ALL.len() < DROP_REASONS_MAX as usize);
 
+/// Counters of one CPU in the drop counter array, which has a stripe for each CPU.
+pub const COUNTERS_PER_CPU: u32 = crate::limits::PORTS_MAX * DROP_REASONS_MAX;
+
 /// Index of a port's counter for a reason in the drop counter array.
-pub const fn counter_index(port: u32, reason: u8) -> u32 {
-    port * DROP_REASONS_MAX + reason as u32
+pub const fn counter_index(cpu: u32, port: u32, reason: u8) -> u32 {
+    cpu * COUNTERS_PER_CPU + port * DROP_REASONS_MAX + reason as u32
 }

@@ -5,7 +5,7 @@ use crate::maps::{DROP_COUNTERS, PORT_COUNTERS, SLOT_STATS, cpu};
 use aya_ebpf::helpers::bpf_jiffies64;
 use weft_common::DropReason;
 use weft_common::drop::counter_index;
-use weft_common::limits::SLOTS_MAX;
+use weft_common::limits::{PORTS_MAX, SLOTS_MAX};
 
 /// Counts a drop at a port (0: none) and ends the packet.
 #[inline(always)]
@@ -16,7 +16,7 @@ pub fn dropped(port: u32, reason: DropReason) -> i32 {
 /// Counts a drop whose reason stands in a slot.
 #[inline(never)]
 pub fn dropped_number(port: u32, reason: u8) -> i32 {
-    if let Some(counter) = DROP_COUNTERS.get_ptr_mut(counter_index(port, reason)) {
+    if let Some(counter) = DROP_COUNTERS.get_ptr_mut(counter_index(cpu(), port, reason)) {
         // SAFETY: a checked pointer into this CPU's values.
         unsafe { *counter += 1 };
     }
@@ -32,7 +32,7 @@ pub fn failed(port: u32, reason: DropReason) {
 /// Counts a frame from a workload.
 #[inline(always)]
 pub fn ingress(port: u32, bytes: u32) {
-    if let Some(counters) = PORT_COUNTERS.get_ptr_mut(port) {
+    if let Some(counters) = PORT_COUNTERS.get_ptr_mut(cpu() * PORTS_MAX + port) {
         // SAFETY: a checked pointer into this CPU's values.
         unsafe {
             (*counters).ingress_packets += 1;
@@ -44,7 +44,7 @@ pub fn ingress(port: u32, bytes: u32) {
 /// Counts a frame to a workload.
 #[inline(always)]
 pub fn egress(port: u32, bytes: u32) {
-    if let Some(counters) = PORT_COUNTERS.get_ptr_mut(port) {
+    if let Some(counters) = PORT_COUNTERS.get_ptr_mut(cpu() * PORTS_MAX + port) {
         // SAFETY: a checked pointer into this CPU's values.
         unsafe {
             (*counters).egress_packets += 1;

@@ -4,7 +4,8 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerfEventArray};
+use aya_ebpf::maps::{Array, HashMap, PerfEventArray};
+use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
 use weft_common::limits::{
     CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX,
@@ -61,13 +62,12 @@ pub static MISSES: PerfEventArray<u8> = PerfEventArray::new(0);
 /// Token buckets for misses, by port.
 #[map(name = "miss_buckets")]
 pub static MISS_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
-/// Traffic by port.
+/// Traffic by port, a stripe for each CPU. (A per-CPU array would take an allocation for each counter.)
 #[map(name = "port_counters")]
-pub static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(PORTS_MAX, 0);
-/// Drops by port and reason: see `weft_common::drop::counter_index`.
+pub static PORT_COUNTERS: Array<PortCounters> = Array::with_max_entries(PORTS_MAX, MMAPABLE);
+/// Drops by port and reason, a stripe for each CPU: see `weft_common::drop::counter_index`.
 #[map(name = "drop_counters")]
-pub static DROP_COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(PORTS_MAX * weft_common::drop::DROP_REASONS_MAX, 0);
+pub static DROP_COUNTERS: Array<u64> = Array::with_max_entries(COUNTERS_PER_CPU, MMAPABLE);
 
 /// Number of the CPU that runs this program.
 #[inline(always)]

@@ -193,11 +193,11 @@ impl Datapath for Kernel {
     }
 
     fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
-        self.maps.port_counters(port)
+        Ok(self.maps.counters.traffic(port))
     }
 
     fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
-        self.maps.drops(port)
+        Ok(self.maps.counters.drops(port))
     }
 }
 

@@ -7,7 +7,8 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use std::path::Path;
 use weft_common::ABI_VERSION;
-use weft_common::limits::{CACHE_ENTRIES_PER_CPU, SLOTS_MAX};
+use weft_common::drop::COUNTERS_PER_CPU;
+use weft_common::limits::{CACHE_ENTRIES_PER_CPU, PORTS_MAX, SLOTS_MAX};
 
 /// The object, built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEFT_EBPF_OBJECT"));
@@ -53,6 +54,8 @@ impl Programs {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("slot_stats", SLOTS_MAX * cpus);
         loader.map_max_entries("cache", CACHE_ENTRIES_PER_CPU * cpus);
+        loader.map_max_entries("port_counters", PORTS_MAX * cpus);
+        loader.map_max_entries("drop_counters", COUNTERS_PER_CPU * cpus);
         for name in MAPS {
             loader.map_pin_path(name, maps.join(name));
         }

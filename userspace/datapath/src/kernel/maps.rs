@@ -1,15 +1,14 @@
 //! The object's maps with the types of `weft-common`. aya sees byte arrays, so that the ABI crate needs no aya.
 
 use crate::kernel::load::Programs;
-use crate::kernel::mmap::SlotArrays;
+use crate::kernel::mmap::{Counters, SlotArrays};
 use crate::{Error, Family};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::os::fd::{AsFd, AsRawFd};
-use weft_common::drop::{DropReason, counter_index};
 use weft_common::flood::FloodList;
 use weft_common::limits::{INTERFACES_MAX, MASKS_MAX};
 use weft_common::peer::PeerRecord;
-use weft_common::port::{InterfaceRecord, PortCounters};
+use weft_common::port::InterfaceRecord;
 use weft_common::{FlowKey, PortRecord, SlotRef};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -49,8 +48,7 @@ pub struct Maps {
     own_addresses: HashMap<MapData, [u8; 4], u32>,
     remote_hosts: HashMap<MapData, [u8; 4], u32>,
     misses: MapData,
-    port_counters: PerCpuArray<MapData, Record<PortCounters, 32>>,
-    drop_counters: PerCpuArray<MapData, u64>,
+    pub counters: Counters,
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(programs: &mut Programs, name: &'static str) -> Result<M, Error> {
@@ -73,8 +71,7 @@ impl Maps {
             own_addresses: typed(programs, "own_addresses")?,
             remote_hosts: typed(programs, "remote_hosts")?,
             misses: perf_array(programs.take_map("misses")?)?,
-            port_counters: typed(programs, "port_counters")?,
-            drop_counters: typed(programs, "drop_counters")?,
+            counters: Counters::open(programs.take_map("port_counters")?, programs.take_map("drop_counters")?)?,
         })
     }
 
@@ -180,33 +177,6 @@ impl Maps {
         } else {
             remove("own_addresses", &mut self.own_addresses, address)
         }
-    }
-
-    pub fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
-        let values = self.port_counters.get(&u32::from(port), 0);
-        let values = values.map_err(|error| Error::map("port_counters", &error))?;
-        let mut total = PortCounters::default();
-        for counters in values.iter().filter_map(Record::value) {
-            total.ingress_packets += counters.ingress_packets;
-            total.ingress_bytes += counters.ingress_bytes;
-            total.egress_packets += counters.egress_packets;
-            total.egress_bytes += counters.egress_bytes;
-        }
-        Ok(total)
-    }
-
-    pub fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
-        let mut drops = Vec::new();
-        for reason in DropReason::ALL {
-            let index = counter_index(u32::from(port), *reason as u8);
-            let values = self.drop_counters.get(&index, 0);
-            let values = values.map_err(|error| Error::map("drop_counters", &error))?;
-            let count: u64 = values.iter().sum();
-            if count > 0 {
-                drops.push((*reason, count));
-            }
-        }
-        Ok(drops)
     }
 }
 

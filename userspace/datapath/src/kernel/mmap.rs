@@ -1,4 +1,4 @@
-//! Slots and their use, mapped into memory: read and written without syscalls.
+//! Slots, their use and all counters, mapped into memory: read and written without syscalls.
 
 use crate::{Error, SlotUse};
 use aya::maps::{Map, MapData};
@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use weft_common::limits::SLOTS_MAX;
+use weft_common::drop::{COUNTERS_PER_CPU, DropReason, counter_index};
+use weft_common::limits::{PORTS_MAX, SLOTS_MAX};
+use weft_common::port::PortCounters;
 use weft_common::{Slot, SlotStats};
 
 /// A mapped array of `T`.
@@ -114,5 +116,41 @@ impl SlotArrays {
                 unsafe { at.write_volatile(SlotStats::default()) };
             }
         }
+    }
+}
+
+/// Traffic and drops by port, on each CPU.
+pub struct Counters {
+    ports: Mapped<PortCounters>,
+    drops: Mapped<u64>,
+}
+
+impl Counters {
+    /// Maps both.
+    pub fn open(ports: Map, drops: Map) -> Result<Counters, Error> {
+        Ok(Counters { ports: Mapped::open(ports, "port_counters")?, drops: Mapped::open(drops, "drop_counters")? })
+    }
+
+    /// Traffic of a port over all CPUs.
+    pub fn traffic(&self, port: u16) -> PortCounters {
+        let stripes = (usize::from(port)..self.ports.length).step_by(PORTS_MAX as usize);
+        let mut total = PortCounters::default();
+        for counters in stripes.filter_map(|index| self.ports.read(index)) {
+            total.ingress_packets += counters.ingress_packets;
+            total.ingress_bytes += counters.ingress_bytes;
+            total.egress_packets += counters.egress_packets;
+            total.egress_bytes += counters.egress_bytes;
+        }
+        total
+    }
+
+    /// Drops of a port over all CPUs, those that aren't zero.
+    pub fn drops(&self, port: u16) -> Vec<(DropReason, u64)> {
+        let of = |reason: DropReason| {
+            let first = counter_index(0, u32::from(port), reason as u8) as usize;
+            let stripes = (first..self.drops.length).step_by(COUNTERS_PER_CPU as usize);
+            (reason, stripes.filter_map(|index| self.drops.read(index)).sum())
+        };
+        DropReason::ALL.iter().map(|reason| of(*reason)).filter(|(_, count)| *count > 0).collect()
     }
 }

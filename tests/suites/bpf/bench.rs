@@ -1,0 +1,205 @@
+//! One loaded object in a network namespace of its own, with a port bound to its loopback interface.
+
+use aya::{TestRun, TestRunOptions};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use weft_common::frame::extract;
+use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
+use weft_common::port::{Delivery, PortKind, PortRecord};
+use weft_common::{DropReason, FlowKey, Slot, SlotRef};
+use weft_datapath::{Datapath, FlowId, FlowTable, Kernel, KernelConfig, Miss};
+
+/// `TC_ACT_OK`
+pub const PASS: u32 = 0;
+/// `TC_ACT_SHOT`
+pub const SHOT: u32 = 2;
+/// `TC_ACT_REDIRECT`
+pub const REDIRECT: u32 = 7;
+/// The port that test packets come in by.
+pub const PORT: u16 = 1;
+/// Another port, to which nothing is attached.
+pub const OTHER: u16 = 2;
+/// Own underlay address.
+pub const OWN: [u8; 4] = [172, 30, 1, 1];
+/// The remote host's, with underlay record 1.
+pub const REMOTE: [u8; 4] = [172, 30, 2, 1];
+/// Generation of both ports' keys.
+pub const GENERATION: u8 = 3;
+
+/// What a run gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    /// `TC_ACT_*`
+    pub verdict: u32,
+    /// The packet afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// See the module's text.
+pub struct Bench {
+    pub kernel: Kernel,
+    pub table: FlowTable,
+}
+
+/// Runs `test` with a bench of its own.
+pub fn with_bench(test: impl FnOnce(&mut Bench) + Send + 'static) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let pin = PathBuf::from(format!(
+        "/sys/fs/bpf/weft/{:04x}-bpf{number}",
+        std::process::id() & 0xffff
+    ));
+    let thread = std::thread::spawn(move || {
+        // Pins go away with this value, also when the test panics.
+        let _pins = Pins(pin.clone());
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        test(&mut Bench::new(pin));
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = Kernel::unpin_all(&self.0);
+    }
+}
+
+impl Bench {
+    fn new(pin: PathBuf) -> Bench {
+        let mut kernel =
+            Kernel::open(&KernelConfig { pin }).expect("the kernel takes the programs");
+        let attachment = kernel.attach_port(PORT, "lo").expect("attached to lo");
+        for (port, ifindex) in [(PORT, attachment.ifindex), (OTHER, 4711)] {
+            let record = PortRecord {
+                kind: PortKind::Port as u8,
+                generation: GENERATION,
+                delivery: Delivery::Plain as u8,
+                ifindex,
+                ..PortRecord::default()
+            };
+            kernel.write_port(port, &record).expect("a port record");
+        }
+        kernel.set_own_address(OWN, true).expect("own address");
+        kernel
+            .set_remote_host(REMOTE, Some(1))
+            .expect("remote host");
+        kernel.write_peer(1, &peer()).expect("underlay record");
+        let table = FlowTable::new(kernel.slot_generation());
+        Bench { kernel, table }
+    }
+
+    /// Runs a program once over a frame that came in on the loopback interface.
+    pub fn run(&mut self, program: &'static str, frame: &[u8]) -> Run {
+        self.run_gso(program, frame, 0)
+    }
+
+    /// Like [`Bench::run`], for a packet that is to be cut into segments of `gso_size` bytes.
+    pub fn run_gso(&mut self, program: &'static str, frame: &[u8], gso_size: u32) -> Run {
+        // struct __sk_buff: gso_segs at 164, gso_size at 176.
+        let mut context = [0u8; 192];
+        if gso_size > 0 {
+            context[164..168].copy_from_slice(&2u32.to_ne_bytes());
+            context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
+        }
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let program = self
+            .kernel
+            .programs()
+            .program(program)
+            .expect("a program of this name");
+        let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        Run {
+            verdict: result.return_value,
+            frame: out,
+        }
+    }
+
+    /// Installs a flow for the frame's key under `mask`.
+    pub fn install(&mut self, frame: &[u8], mask: &FlowKey, slot: Slot) -> FlowId {
+        let key = key_of(frame);
+        let target = self.reserve(slot);
+        self.table
+            .install(&mut self.kernel, &key, mask, target, &slot, 0)
+            .expect("a flow")
+    }
+
+    /// Writes a slot that no flow refers to.
+    pub fn reserve(&mut self, slot: Slot) -> SlotRef {
+        self.table.reserve(&mut self.kernel, &slot).expect("a slot")
+    }
+
+    /// How often `port` dropped for `reason`.
+    pub fn drops(&self, port: u16, reason: DropReason) -> u64 {
+        let drops = self.kernel.drops(port).expect("drop counters");
+        drops
+            .into_iter()
+            .find(|(found, _)| *found == reason)
+            .map_or(0, |(_, count)| count)
+    }
+
+    /// All misses that are waiting.
+    pub fn misses(&mut self) -> Vec<Miss> {
+        let mut misses = Vec::new();
+        // Two looks: the first may find the buffers exchanged.
+        for _ in 0..2 {
+            self.kernel
+                .poll_misses(Duration::from_millis(20), &mut |miss| misses.push(miss))
+                .expect("misses");
+        }
+        misses
+    }
+}
+
+/// The key that user space extracts from a frame of [`PORT`].
+pub fn key_of(frame: &[u8]) -> FlowKey {
+    let mut key = FlowKey::default();
+    extract(frame, PORT, None, &mut key).expect("a well-formed frame");
+    key
+}
+
+/// A mask of all bits.
+pub fn exact() -> FlowKey {
+    let mut mask = FlowKey::default();
+    let ones = [0xff; 6];
+    mask.head.port = 0xffff;
+    mask.head.class = 0xff;
+    mask.head.vlan = 0xffff;
+    mask.head.protocol = 0xff;
+    mask.head.tos = 0xff;
+    mask.head.src_mac = ones;
+    mask.head.dst_mac = ones;
+    mask.head.l4_src = 0xffff;
+    mask.head.l4_dst = 0xffff;
+    mask.src = [0xff; 16];
+    mask.dst = [0xff; 16];
+    mask
+}
+
+/// The way to the remote host, by the loopback interface.
+fn peer() -> PeerRecord {
+    let words = [0x4500u32, 0x4000, 0x402f, 0xac1e, 0x0101, 0xac1e, 0x0201];
+    let sum: u32 = words.iter().sum();
+    PeerRecord {
+        ifindex: 1,
+        mtu: 1500,
+        flags: PEER_VALID | PEER_RESOLVED,
+        checksum_base: (sum & 0xffff) + (sum >> 16),
+        src: OWN,
+        dst: REMOTE,
+        dst_mac: [0x0a, 0, 0, 0, 0, 2],
+        src_mac: [0x0a, 0, 0, 0, 0, 1],
+    }
+}

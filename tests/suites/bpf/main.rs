@@ -1,0 +1,11 @@
+//! Each stage of the kernel programs, under BPF_PROG_TEST_RUN: input packet, expected verdict, output and counters.
+
+mod bench;
+mod frames;
+
+mod cache;
+mod inject;
+mod key;
+mod miss;
+mod port;
+mod underlay;
