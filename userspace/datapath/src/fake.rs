@@ -1,7 +1,7 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
 use crate::{Attachment, Datapath, Error, Family, HeldPacket, SlotUse};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SLOTS_MAX};
 use weft_common::peer::PeerRecord;
@@ -151,6 +151,8 @@ impl Datapath for Fake {
     fn detach_port(&mut self, _port: u16, _ifindex: u32) -> Result<(), Error> {
         Ok(())
     }
+
+    fn detach_other_ports(&mut self, _keep: &BTreeSet<u16>) {}
 
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {
         if !self.interfaces.contains_key(interface) {

@@ -13,11 +13,12 @@ mod perf;
 
 pub use inject::InjectTap;
 pub use load::Programs;
-pub use perf::MissReader;
+pub use perf::{MissReader, Waker};
 
 use crate::{Attachment, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;
 use maps::Maps;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use weft_common::flood::FloodList;
@@ -72,7 +73,7 @@ impl Kernel {
     }
 
     /// A file that becomes readable when misses wait; `wake` makes a thread in [`Kernel::poll_misses`] return.
-    pub fn waker(&self) -> Result<perf::Waker, Error> {
+    pub fn waker(&self) -> Waker {
         self.reader.waker()
     }
 
@@ -84,16 +85,6 @@ impl Kernel {
     /// Removes all flows that an earlier agent left: their decisions' reasons are unknown to this one.
     pub fn clear_flows(&mut self) -> Result<usize, Error> {
         self.maps.clear_flows()
-    }
-
-    /// Interface of a pinned port link, if its program is attached there right now.
-    pub fn adopt_port(&mut self, port: u16) -> Option<u32> {
-        self.links.adopt_port(&mut self.programs, port)
-    }
-
-    /// Removes links whose interface is gone and those of ports for which `keep` is false.
-    pub fn sweep_links(&mut self, keep: impl Fn(u16) -> bool) -> Vec<u16> {
-        self.links.sweep(keep)
     }
 
     /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
@@ -170,7 +161,7 @@ impl Datapath for Kernel {
             });
         }
         self.maps.set_interface(ifindex, InterfaceRecord { ifindex, port: u32::from(port) })?;
-        self.links.attach_port(&mut self.programs, port, interface)?;
+        self.links.attach_port(&mut self.programs, port, interface, ifindex)?;
         let delivery = if is_veth(interface) { Delivery::Peer } else { Delivery::Plain };
         Ok(Attachment { ifindex, delivery })
     }
@@ -181,6 +172,10 @@ impl Datapath for Kernel {
             self.maps.set_interface(ifindex, InterfaceRecord::default())?;
         }
         Ok(())
+    }
+
+    fn detach_other_ports(&mut self, keep: &BTreeSet<u16>) {
+        self.links.sweep(keep);
     }
 
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {

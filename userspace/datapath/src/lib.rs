@@ -20,6 +20,7 @@ pub use held::HeldPacket;
 pub use kernel::{Kernel, KernelConfig};
 pub use port_table::PortTable;
 
+use std::collections::BTreeSet;
 use weft_common::flood::FloodList;
 use weft_common::peer::PeerRecord;
 use weft_common::port::{Delivery, PortCounters};
@@ -110,6 +111,8 @@ pub trait Datapath {
     fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error>;
     /// Detaches a port's program; the interface may be gone already.
     fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error>;
+    /// Detaches what an earlier agent attached to ports that aren't in `keep`.
+    fn detach_other_ports(&mut self, keep: &BTreeSet<u16>);
     /// Attaches `from_underlay` to an interface.
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error>;
     /// Sends a packet through a slot, as if it came from `port` (0: from none).

@@ -5,6 +5,7 @@ use crate::kernel::load::Programs;
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{SchedClassifier, TcAttachType};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -23,9 +24,25 @@ impl Links {
         Links { folder: pin.join("links"), inject: None }
     }
 
-    /// Attaches `from_port` to a workload's interface.
-    pub fn attach_port(&mut self, programs: &mut Programs, port: u16, interface: &str) -> Result<(), Error> {
-        self.attach(programs.program("from_port")?, interface, &port_link(port))
+    /// Attaches `from_port` to a workload's interface. The port's own link to it is kept and gets the new
+    /// program; another port's link to it goes: an interface belongs to one port.
+    pub fn attach_port(
+        &mut self,
+        programs: &mut Programs,
+        port: u16,
+        interface: &str,
+        ifindex: u32,
+    ) -> Result<(), Error> {
+        for other in self.ports() {
+            if other != port && ifindex_of_pin(&self.folder.join(port_link(other))) == Some(ifindex) {
+                self.unpin(&port_link(other))?;
+            }
+        }
+        let name = port_link(port);
+        if self.adopt(programs.program("from_port")?, &name) == Some(ifindex) {
+            return Ok(());
+        }
+        self.attach(programs.program("from_port")?, interface, &name)
     }
 
     /// Attaches `from_underlay`, or swaps the program of a link that an earlier agent left.
@@ -45,24 +62,25 @@ impl Links {
         Ok(())
     }
 
-    /// Gives the link of a port the new program. Returns its interface while that exists.
-    pub fn adopt_port(&mut self, programs: &mut Programs, port: u16) -> Option<u32> {
-        self.adopt(programs.program("from_port").ok()?, &port_link(port))
-    }
-
     /// Detaches a port's program; a link that isn't there is no error.
     pub fn detach_port(&mut self, port: u16) -> Result<(), Error> {
         self.unpin(&port_link(port))
     }
 
-    /// Removes the links of ports that aren't wanted, and of those whose interface is gone.
-    pub fn sweep(&mut self, keep: impl Fn(u16) -> bool) -> Vec<u16> {
+    /// Removes the links of ports that aren't wanted.
+    pub fn sweep(&mut self, keep: &BTreeSet<u16>) {
+        for port in self.ports().into_iter().filter(|port| !keep.contains(port)) {
+            if let Err(error) = self.detach_port(port) {
+                tracing::warn!(%error, port, "an old link stays");
+            }
+        }
+    }
+
+    /// Ports that have a pinned link.
+    fn ports(&self) -> Vec<u16> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let ports = names.filter_map(|name| name.strip_prefix("port_")?.parse().ok());
-        let gone = |port: &u16| !keep(*port) || ifindex_of_pin(&self.folder.join(port_link(*port))).is_none();
-        let swept: Vec<u16> = ports.filter(gone).collect();
-        swept.into_iter().filter(|port| self.unpin(&port_link(*port)).is_ok()).collect()
+        names.filter_map(|name| name.strip_prefix("port_")?.parse().ok()).collect()
     }
 
     fn attach(&mut self, program: &mut SchedClassifier, interface: &str, name: &str) -> Result<(), Error> {

@@ -110,8 +110,8 @@ impl MissReader {
     }
 
     /// A handle that wakes the reader.
-    pub fn waker(&self) -> Result<Waker, Error> {
-        Ok(Waker(Arc::clone(&self.waker)))
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
     }
 
     /// Waits for misses, at most `timeout`, and hands them over. See [`crate::Kernel::poll_misses`].

@@ -1,0 +1,188 @@
+//! `weftd.toml`: what is in it, what is left out, and what can't be.
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of this host in the topology.
+    pub host: String,
+    /// The network that carries tunnels.
+    pub underlay: Underlay,
+    /// Where the topology is.
+    #[serde(default)]
+    pub store: Store,
+    /// Where the API listens.
+    #[serde(default)]
+    pub api: Api,
+    /// Where kernel state is pinned.
+    #[serde(default)]
+    pub bpf: Bpf,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[underlay]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Underlay {
+    /// Interfaces on which tunnel packets come in.
+    pub interfaces: Vec<String>,
+    /// `auto` and `tc` are the same until the XDP programs come.
+    #[serde(default)]
+    pub datapath: DatapathChoice,
+}
+
+/// Which hook receives tunnel packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatapathChoice {
+    /// Whatever is known to pay.
+    #[default]
+    Auto,
+    /// TC.
+    Tc,
+    /// Native XDP; not built yet.
+    Xdp,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `embedded:PATH`, `weftd+unix:PATH` or `weftd+http://HOST:PORT`.
+    pub url: String,
+    /// Token of the other weftd's API.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { url: "embedded:/var/lib/weft/store.redb".to_owned(), token_file: None }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Unix socket; whoever may open it may do everything.
+    pub unix: PathBuf,
+    /// TCP, too.
+    pub listen: Option<SocketAddr>,
+    /// The bearer token that TCP clients must show; required beyond loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { unix: "/run/weft/weftd.sock".into(), listen: None, token_file: None }
+    }
+}
+
+/// `[bpf]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bpf {
+    /// Folder in bpffs; `/sys/fs/bpf/weft/HOST` when left out.
+    pub pin: Option<PathBuf>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most flows.
+    pub flows: Option<usize>,
+    /// Seconds without a packet after which a flow goes.
+    pub flow_idle_secs: Option<u64>,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Names the file, and the line where TOML or a field is wrong.
+    pub fn read(path: &Path) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let config: Config = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        config.check().with_context(|| format!("in {}", path.display()))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.host.is_empty() {
+            bail!("host: expected the name of this host in the topology, found an empty string");
+        }
+        if self.underlay.interfaces.is_empty() {
+            bail!("underlay.interfaces: expected at least one interface, found none");
+        }
+        if self.underlay.datapath == DatapathChoice::Xdp {
+            bail!("underlay.datapath: \"xdp\" isn't built yet; use \"auto\" or \"tc\"");
+        }
+        if let Some(listen) = self.api.listen
+            && !listen.ip().is_loopback()
+            && self.api.token_file.is_none()
+        {
+            bail!("api.listen: {listen} is reachable from beyond this host: it needs api.token_file");
+        }
+        let pin = self.pin();
+        if pin.to_string_lossy().contains('.') {
+            bail!("bpf.pin: {} holds a dot, which bpffs refuses in names", pin.display());
+        }
+        if self.limits.flows == Some(0) {
+            bail!("limits.flows: expected at least 1, found 0");
+        }
+        if self.limits.flow_idle_secs == Some(0) {
+            bail!("limits.flow_idle_secs: expected at least 1, found 0");
+        }
+        Ok(())
+    }
+
+    /// Folder of pins.
+    pub fn pin(&self) -> PathBuf {
+        self.bpf.pin.clone().unwrap_or_else(|| Path::new("/sys/fs/bpf/weft").join(self.host.replace('.', "_")))
+    }
+}
+
+/// The first line of a token file.
+///
+/// # Errors
+/// When it can't be read, or holds no token.
+pub fn read_token(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading the token file {}", path.display()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.len() < 16 {
+        bail!("{}: expected a token of at least 16 characters on the first line", path.display());
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(api: &str) -> anyhow::Result<()> {
+        let text = format!("host = \"h1\"\n[underlay]\ninterfaces = [\"eth1\"]\n[api]\n{api}");
+        toml::from_str::<Config>(&text)?.check()
+    }
+
+    #[test]
+    fn beyond_loopback_a_token_is_required() {
+        assert!(parse("listen = \"127.0.0.1:7443\"").is_ok());
+        let error = parse("listen = \"172.30.1.1:7443\"").unwrap_err().to_string();
+        assert!(error.contains("token_file"), "{error}");
+        assert!(parse("listen = \"172.30.1.1:7443\"\ntoken_file = \"/etc/weft/token\"").is_ok());
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_line() {
+        let error = parse("listne = \"127.0.0.1:7443\"").unwrap_err().to_string();
+        assert!(error.contains("listne") && error.contains("line 5"), "{error}");
+    }
+}

@@ -1,0 +1,244 @@
+//! The packet thread's state: everything that decides and installs, owned by one thread, without locks.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`misses`] | a packet came up: decide, send it on, install the flow |
+//! | [`flows`] | flows with their tags; what a change concerns is decided again |
+//! | [`ports`] | bound ports: keys, interfaces that come and go |
+//! | [`underlay`] | records of remote hosts |
+//! | [`floods`] | flood lists and flood sets |
+//! | [`waiting`] | packets that wait for a next hop |
+//! | [`report`], [`tracing_packets`] | what the API asks |
+//!
+//! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
+
+pub mod flows;
+pub mod floods;
+pub mod misses;
+pub mod ports;
+pub mod report;
+pub mod tracing_packets;
+pub mod underlay;
+pub mod waiting;
+
+use crate::store_sync::StoreHealth;
+use flows::Decisions;
+use floods::Floods;
+use misses::MadeSlots;
+use ports::Ports;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use underlay::Peers;
+use waiting::Waiting;
+use weft_api::{StateChange, StateUpdate};
+use weft_common::DropReason;
+use weft_datapath::network::HostNetwork;
+use weft_datapath::{Datapath, FlowTable, PortTable};
+use weft_vnet::{Activity, FlowState, HostId, Model, Placement, PortId, Snapshot, StateEntry, Tag, changed_tags};
+
+/// This host's id while the topology doesn't name it.
+const NO_HOST: HostId = HostId(uuid::Uuid::nil());
+
+/// What other threads tell the packet thread.
+pub enum Message<D> {
+    /// The topology is now this, and ports are live there.
+    Topology(Arc<Model>, Activity),
+    /// Learned addresses changed in the store.
+    State(Vec<StateChange>),
+    /// The host's network looks like this now.
+    Network(HostNetwork),
+    /// The store can, or can't, be reached.
+    Store(StoreHealth),
+    /// A question, answered by whoever made the closure.
+    Ask(Box<dyn FnOnce(&mut Engine<D>) + Send>),
+}
+
+/// What the engine is told at its start.
+pub struct EngineConfig {
+    /// Name of this host.
+    pub host: String,
+    /// Underlay interfaces.
+    pub underlay_interfaces: Vec<String>,
+    /// Most flows.
+    pub flows_max: Option<usize>,
+    /// Seconds without a packet after which a flow goes.
+    pub flow_idle_secs: Option<u64>,
+}
+
+/// See the module's text.
+pub struct Engine<D> {
+    host_name: String,
+    host: HostId,
+    datapath: D,
+    table: FlowTable,
+    snapshot: Arc<Snapshot>,
+    state: FlowState,
+    placement: Placement,
+    network: HostNetwork,
+    store: StoreHealth,
+    decisions: Decisions,
+    ports: Ports,
+    peers: Peers,
+    floods: Floods,
+    waiting: Waiting,
+    made_slots: MadeSlots,
+    /// What this host has published, by key.
+    published: BTreeMap<String, StateEntry>,
+    /// When a flow last used an address that this host learned, in seconds.
+    learned_used: HashMap<String, u64>,
+    updates: mpsc::UnboundedSender<StateUpdate>,
+    remotes: watch::Sender<Vec<Ipv4Addr>>,
+    /// Drops that the agent itself decided on, by port and reason.
+    drops: BTreeMap<(Option<PortId>, DropReason), u64>,
+    misses: u64,
+    has_topology: bool,
+    started: Instant,
+}
+
+impl<D: Datapath> Engine<D> {
+    /// An engine that decides nothing until it gets a topology.
+    pub fn new(
+        config: EngineConfig,
+        datapath: D,
+        mut table: FlowTable,
+        port_table: PortTable,
+        updates: mpsc::UnboundedSender<StateUpdate>,
+        remotes: watch::Sender<Vec<Ipv4Addr>>,
+    ) -> Engine<D> {
+        if let Some(limit) = config.flows_max {
+            table.flows_max = table.flows_max.min(limit);
+        }
+        if let Some(secs) = config.flow_idle_secs {
+            table.idle_timeout_secs = secs;
+        }
+        Engine {
+            host_name: config.host,
+            host: NO_HOST,
+            datapath,
+            table,
+            snapshot: Arc::new(Snapshot::build(Arc::new(Model::default()), Activity::default())),
+            state: FlowState::default(),
+            placement: Placement::default(),
+            network: HostNetwork::default(),
+            store: StoreHealth::default(),
+            decisions: Decisions::default(),
+            ports: Ports::new(port_table, config.underlay_interfaces),
+            peers: Peers::default(),
+            floods: Floods::default(),
+            waiting: Waiting::default(),
+            made_slots: MadeSlots::default(),
+            published: BTreeMap::new(),
+            learned_used: HashMap::new(),
+            updates,
+            remotes,
+            drops: BTreeMap::new(),
+            misses: 0,
+            has_topology: false,
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes one message.
+    pub fn handle(&mut self, message: Message<D>) {
+        match message {
+            Message::Topology(model, activity) => self.take_topology(model, activity),
+            Message::State(changes) => self.take_state(changes),
+            Message::Network(network) => self.take_network(network),
+            Message::Store(health) => self.store = health,
+            Message::Ask(question) => question(self),
+        }
+    }
+
+    /// What must happen about once a second.
+    pub fn tick(&mut self) {
+        let now = self.now_secs();
+        self.sweep_flows(now);
+        self.retire_made_slots(now);
+        self.retry_waiting();
+        self.forget_idle_addresses(now);
+        self.floods.free_lists(now);
+    }
+
+    /// The datapath, for the thread that reads misses from it.
+    pub fn datapath_mut(&mut self) -> &mut D {
+        &mut self.datapath
+    }
+
+    fn now_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn take_topology(&mut self, model: Arc<Model>, activity: Activity) {
+        self.has_topology = true;
+        let host = model.hosts.values().find(|host| host.name == self.host_name).map(|host| host.id);
+        self.host = host.unwrap_or(NO_HOST);
+        let new = Arc::new(Snapshot::build(model, activity));
+        let mut dirty = changed_tags(&self.snapshot, &new);
+        self.snapshot = new;
+        self.reconcile(&mut dirty);
+        self.redecide(&dirty);
+        self.wake_waiting(&dirty);
+    }
+
+    fn take_network(&mut self, network: HostNetwork) {
+        self.network = network;
+        let mut dirty = BTreeSet::new();
+        self.reconcile(&mut dirty);
+        self.redecide(&dirty);
+        self.wake_waiting(&dirty);
+    }
+
+    /// Brings the kernel's records in line with the topology and the host's network. What moved is added to
+    /// `dirty`.
+    fn reconcile(&mut self, dirty: &mut BTreeSet<Tag>) {
+        self.reconcile_underlay(dirty);
+        self.reconcile_ports(dirty);
+        self.reconcile_floods(dirty);
+    }
+
+    fn take_state(&mut self, changes: Vec<StateChange>) {
+        let mut dirty = BTreeSet::new();
+        for change in changes {
+            let tag = match change {
+                StateChange::Put(owned) => self.state.apply(&owned.entry),
+                StateChange::Remove(owned) => self.state.remove(&owned.entry),
+            };
+            dirty.extend(tag);
+        }
+        self.redecide(&dirty);
+        self.wake_waiting(&dirty);
+    }
+
+    /// Tells the other hosts.
+    fn publish(&mut self, entry: StateEntry) {
+        let key = entry.key();
+        if self.published.get(&key) == Some(&entry) {
+            return;
+        }
+        self.published.insert(key, entry.clone());
+        self.update(StateUpdate { put: vec![entry], ..StateUpdate::default() });
+    }
+
+    fn withdraw(&mut self, key: &str) {
+        if let Some(entry) = self.published.remove(key) {
+            self.update(StateUpdate { remove: vec![entry], ..StateUpdate::default() });
+        }
+    }
+
+    fn update(&mut self, update: StateUpdate) {
+        // A closed channel means that the agent is stopping.
+        let _ = self.updates.send(update);
+    }
+
+    /// Counts a drop that never reached the kernel.
+    fn count_drop(&mut self, port: Option<PortId>, reason: DropReason) {
+        *self.drops.entry((port, reason)).or_default() += 1;
+    }
+}

@@ -1,0 +1,242 @@
+//! A packet came up without a flow: decide, send it on, install.
+//!
+//! The order of DESIGN 1.7: the slot is written, the held packets go through it, and only then is the flow
+//! published. A batch is one read of the buffers: packets of one flow in it stay in order, and what came up
+//! meanwhile is in the next batch and finds the flow in the table.
+
+use super::Engine;
+use super::flows::Decision;
+use std::collections::{BTreeSet, HashMap};
+use weft_common::event::MissReason;
+use weft_common::{DropReason, FlowKey, Slot, SlotRef};
+use weft_datapath::{Datapath, HeldPacket, Miss};
+use weft_vnet::{
+    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile, simulate,
+};
+
+/// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
+const EMISSION_DEPTH_MAX: usize = 4;
+/// Slots for packets without a flow that are kept for the next such packet.
+const MADE_SLOTS_MAX: usize = 4096;
+/// Seconds for which such a slot is kept.
+const MADE_SLOT_IDLE_SECS: u64 = 10;
+
+/// Slots of packets that have no flow: answers, and packets that the network makes. Shared by their content.
+#[derive(Default)]
+pub struct MadeSlots {
+    slots: HashMap<Slot, (SlotRef, u64)>,
+}
+
+/// A flow whose packets have been sent on, to be published when the batch is done.
+struct Pending {
+    key: FlowKey,
+    target: SlotRef,
+    slot: Slot,
+    decision: Decision,
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Decides a batch of misses, in order, and publishes their flows.
+    pub fn handle_misses(&mut self, misses: Vec<Miss>) {
+        let mut pending = Vec::new();
+        for miss in misses {
+            self.misses += 1;
+            self.handle_miss(miss, &mut pending);
+        }
+        let now = self.now_secs();
+        for flow in pending {
+            self.publish_flow(flow, now);
+        }
+    }
+
+    fn handle_miss(&mut self, miss: Miss, pending: &mut Vec<Pending>) {
+        let Some(port) = self.ports.by_key(miss.port, miss.generation) else {
+            return self.count_drop(None, DropReason::PortDown);
+        };
+        let Miss { reason, packet: held, port: index, .. } = miss;
+        let entry = Entry::Workload(port);
+        let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
+            Ok(packet) => packet,
+            Err(reason) => return self.count_drop(Some(port), reason),
+        };
+        if !self.has_topology {
+            return self.count_drop(Some(port), DropReason::NoTopology);
+        }
+        let is_flow_miss = reason == MissReason::NoFlow as u8;
+        if is_flow_miss && let Some(target) = self.target_of(&packet.key, pending) {
+            return self.inject(target, index, &held, Some(port));
+        }
+        if reason == MissReason::Mtu as u8 {
+            return self.count_drop(Some(port), DropReason::MtuExceeded);
+        }
+        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        let decision = Decision::new(&packet, &outcome);
+        let key = packet.key;
+        self.learn(&outcome.writes);
+        self.emit_all(&outcome.emit, 0);
+        match outcome.verdict {
+            Verdict::Answered => {}
+            Verdict::Wait { router_port, address } => {
+                self.wait(router_port, address, entry, index, held);
+            }
+            _ if is_flow_miss && outcome.install => {
+                self.send_and_keep(key, &outcome, decision, &held, pending);
+            }
+            _ => self.send_once(&outcome, index, &held, Some(port)),
+        }
+    }
+
+    /// The slot of a flow that came to be after this packet went up.
+    fn target_of(&self, key: &FlowKey, pending: &[Pending]) -> Option<SlotRef> {
+        let waiting = pending.iter().find(|flow| flow.key.matches(&flow.decision.mask, key));
+        waiting.map(|flow| flow.target).or_else(|| self.table.find(key).map(|flow| flow.target))
+    }
+
+    fn send_and_keep(
+        &mut self,
+        key: FlowKey,
+        outcome: &Outcome,
+        decision: Decision,
+        held: &HeldPacket,
+        pending: &mut Vec<Pending>,
+    ) {
+        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
+        let port = self.ports.by_index(key.head.port);
+        match self.table.reserve(&mut self.datapath, &slot) {
+            Ok(target) => {
+                self.inject(target, key.head.port, held, port);
+                pending.push(Pending { key, target, slot, decision });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no slot for a flow");
+                self.count_drop(port, DropReason::FlowTableFull);
+            }
+        }
+    }
+
+    fn publish_flow(&mut self, flow: Pending, now: u64) {
+        let Pending { key, target, slot, decision } = flow;
+        let mask = decision.mask;
+        match self.table.install(&mut self.datapath, &key, &mask, target, &slot, now) {
+            Ok(id) => self.decisions.insert(id, decision),
+            Err(error) => {
+                // The packet is on its way; the next one of its kind comes up again.
+                tracing::debug!(%error, "a flow was not installed");
+                self.table.retire(&mut self.datapath, target, now);
+                self.count_drop(self.ports.by_index(key.head.port), DropReason::FlowTableFull);
+            }
+        }
+    }
+
+    /// Sends one packet the way of a decision that is for this packet only.
+    pub fn send_once(&mut self, outcome: &Outcome, index: u16, held: &HeldPacket, port: Option<PortId>) {
+        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
+        if let Some(target) = self.made_slot(slot, port) {
+            self.inject(target, index, held, port);
+        }
+    }
+
+    /// Sends packets that the network makes.
+    pub fn emit_all(&mut self, emissions: &[Emission], depth: usize) {
+        for emission in emissions {
+            self.emit(emission, depth);
+        }
+    }
+
+    fn emit(&mut self, emission: &Emission, depth: usize) {
+        let held = HeldPacket::made(emission.frame.clone());
+        let port = match emission.origin {
+            Origin::ToPort(port) => {
+                return self.send_once(&delivery(port), 0, &held, Some(port));
+            }
+            Origin::Device(port) => port,
+        };
+        if depth >= EMISSION_DEPTH_MAX {
+            return self.count_drop(Some(port), DropReason::TooManyDevices);
+        }
+        let packet = match Packet::parse(Entry::Device(port), 0, &emission.frame, None) {
+            Ok(packet) => packet,
+            Err(reason) => return self.count_drop(Some(port), reason),
+        };
+        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        self.learn(&outcome.writes);
+        self.emit_all(&outcome.emit, depth + 1);
+        match outcome.verdict {
+            Verdict::Answered => {}
+            Verdict::Wait { router_port, address } => {
+                self.wait(router_port, address, Entry::Device(port), 0, held);
+            }
+            _ => self.send_once(&outcome, 0, &held, Some(port)),
+        }
+    }
+
+    /// Notes what a packet taught, here and for the other hosts.
+    pub fn learn(&mut self, writes: &[StateEntry]) {
+        for entry in writes {
+            let tag = self.state.apply(entry);
+            self.learned_used.insert(entry.key(), self.now_secs());
+            self.publish(entry.clone());
+            if let Some(tag) = tag {
+                let dirty = [tag].into();
+                self.redecide(&dirty);
+                self.wake_waiting(&dirty);
+            }
+        }
+    }
+
+    pub(super) fn inject(&mut self, target: SlotRef, index: u16, held: &HeldPacket, port: Option<PortId>) {
+        if let Err(error) = self.datapath.inject(target, index, held) {
+            tracing::warn!(%error, "a held packet could not be sent on");
+            self.count_drop(port, DropReason::OutputFailed);
+        }
+    }
+
+    fn made_slot(&mut self, slot: Slot, port: Option<PortId>) -> Option<SlotRef> {
+        let now = self.now_secs();
+        if let Some((target, used)) = self.made_slots.slots.get_mut(&slot) {
+            *used = now;
+            return Some(*target);
+        }
+        if self.made_slots.slots.len() >= MADE_SLOTS_MAX {
+            self.count_drop(port, DropReason::FlowTableFull);
+            return None;
+        }
+        match self.table.reserve(&mut self.datapath, &slot) {
+            Ok(target) => {
+                self.made_slots.slots.insert(slot, (target, now));
+                Some(target)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no slot for a packet");
+                self.count_drop(port, DropReason::FlowTableFull);
+                None
+            }
+        }
+    }
+
+    /// Gives up the slots of packets without a flow that no packet asked for lately.
+    pub(super) fn retire_made_slots(&mut self, now: u64) {
+        let (table, datapath) = (&mut self.table, &mut self.datapath);
+        self.made_slots.slots.retain(|_, (target, used)| {
+            let is_kept = now.saturating_sub(*used) < MADE_SLOT_IDLE_SECS;
+            if !is_kept {
+                table.retire(datapath, *target, now);
+            }
+            is_kept
+        });
+    }
+}
+
+/// The decision to hand a packet to a port as it is.
+fn delivery(port: PortId) -> Outcome {
+    Outcome {
+        verdict: Verdict::Deliver(port),
+        mask: FlowKey::default(),
+        macs: None,
+        ttl_decrement: 0,
+        tags: BTreeSet::new(),
+        writes: Vec::new(),
+        emit: Vec::new(),
+        install: false,
+    }
+}

@@ -1,0 +1,205 @@
+//! The ports that are bound on this host: each has a tunnel key from the moment it is bound, and is live while
+//! its interface exists.
+
+use super::Engine;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use weft_common::port::{PortKind, PortRecord};
+use weft_common::{DropReason, TunnelKey};
+use weft_datapath::{Attachment, Datapath, Error, PortTable};
+use weft_vnet::{Port, PortId, StateEntry, Tag};
+
+/// A port that is bound on this host.
+pub struct BoundPort {
+    /// Its tunnel key.
+    pub key: TunnelKey,
+    /// Name of its interface.
+    pub interface: String,
+    /// Its interface, while that exists and the program is attached.
+    pub attachment: Option<Attachment>,
+    /// Why it isn't live.
+    pub problem: Option<String>,
+}
+
+/// All of them, and the keys of ports and flood sets.
+pub struct Ports {
+    /// By id.
+    pub bound: BTreeMap<PortId, BoundPort>,
+    by_index: HashMap<u16, PortId>,
+    /// Gives out keys.
+    pub table: PortTable,
+    /// Whether links that an earlier agent left have been gone through.
+    is_swept: bool,
+    /// Underlay interfaces, with the index at which each was attached.
+    pub underlay: BTreeMap<String, Option<u32>>,
+}
+
+impl Ports {
+    /// No port yet.
+    pub fn new(table: PortTable, underlay_interfaces: Vec<String>) -> Ports {
+        let underlay = underlay_interfaces.into_iter().map(|name| (name, None)).collect();
+        Ports { bound: BTreeMap::new(), by_index: HashMap::new(), table, is_swept: false, underlay }
+    }
+
+    /// The port that an index stands for.
+    pub fn by_index(&self, index: u16) -> Option<PortId> {
+        self.by_index.get(&index).copied()
+    }
+
+    /// The port that an index stands for, if it has had that generation all along.
+    pub fn by_key(&self, index: u16, generation: u8) -> Option<PortId> {
+        let port = self.by_index(index)?;
+        (self.bound.get(&port)?.key.generation == generation).then_some(port)
+    }
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Binds, unbinds, attaches and detaches until ports are as the topology and the host say.
+    pub(super) fn reconcile_ports(&mut self, dirty: &mut BTreeSet<Tag>) {
+        let model = self.snapshot.shared_model().clone();
+        let wanted: BTreeMap<PortId, &Port> = model
+            .ports
+            .values()
+            .filter(|port| port.binding.as_ref().is_some_and(|binding| binding.host == self.host))
+            .map(|port| (port.id, port.as_ref()))
+            .collect();
+        let gone: Vec<PortId> = self
+            .ports
+            .bound
+            .iter()
+            .filter(|(id, bound)| wanted.get(id).is_none_or(|port| !is_bound_to(port, &bound.interface)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.unbind(id, dirty);
+        }
+        for (id, port) in &wanted {
+            if !self.ports.bound.contains_key(id) {
+                self.bind(port);
+            }
+        }
+        if self.has_topology && !self.ports.is_swept {
+            // The first topology shows which of an earlier agent's links are still wanted.
+            let keep = self.ports.bound.values().map(|bound| bound.key.index).collect();
+            self.datapath.detach_other_ports(&keep);
+            self.ports.is_swept = true;
+        }
+        for port in wanted.into_values() {
+            self.follow_interface(port, dirty);
+        }
+    }
+
+    fn bind(&mut self, port: &Port) {
+        let Some(binding) = &port.binding else { return };
+        let earlier = self.snapshot.activity(port.id).filter(|(host, _)| *host == self.host);
+        let earlier = earlier.map(|(_, key)| TunnelKey::from_bits(key)).filter(|key| self.ports.table.adopt(*key));
+        let key = match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::error!(%error, port = %port.id, "no tunnel key for a port");
+                return;
+            }
+        };
+        self.ports.by_index.insert(key.index, port.id);
+        let interface = binding.interface.clone();
+        self.ports.bound.insert(port.id, BoundPort { key, interface, attachment: None, problem: None });
+    }
+
+    fn unbind(&mut self, id: PortId, dirty: &mut BTreeSet<Tag>) {
+        self.go_down(id, None, dirty);
+        let Some(bound) = self.ports.bound.remove(&id) else { return };
+        self.ports.by_index.remove(&bound.key.index);
+        self.remove_flows_of_port(bound.key.index);
+        let record = PortRecord { generation: bound.key.generation, ..PortRecord::default() };
+        self.write_record(bound.key.index, &record);
+        let now = self.now_secs();
+        self.ports.table.release(bound.key, now);
+    }
+
+    /// Attaches to an interface that appeared, or was made anew, and lets go of one that went.
+    fn follow_interface(&mut self, port: &Port, dirty: &mut BTreeSet<Tag>) {
+        let Some(bound) = self.ports.bound.get(&port.id) else { return };
+        let (interface, key) = (bound.interface.clone(), bound.key);
+        let present = self.network.links.get(&interface).map(|link| link.ifindex);
+        let attached = bound.attachment.map(|attachment| attachment.ifindex);
+        if !port.admin_up {
+            return self.go_down(port.id, Some("administratively down"), dirty);
+        }
+        let Some(ifindex) = present else {
+            return self.go_down(port.id, Some("its interface doesn't exist"), dirty);
+        };
+        if attached == Some(ifindex) {
+            return;
+        }
+        self.go_down(port.id, None, dirty);
+        match self.datapath.attach_port(key.index, &interface) {
+            Ok(attachment) => self.go_live(port.id, attachment, dirty),
+            Err(Error::NoInterface(_)) => self.set_problem(port.id, Some("its interface doesn't exist".to_owned())),
+            Err(error) => {
+                tracing::error!(%error, port = %port.id, %interface, "a port could not be attached");
+                self.set_problem(port.id, Some(error.to_string()));
+            }
+        }
+    }
+
+    fn go_live(&mut self, id: PortId, attachment: Attachment, dirty: &mut BTreeSet<Tag>) {
+        let Some(bound) = self.ports.bound.get_mut(&id) else { return };
+        bound.attachment = Some(attachment);
+        bound.problem = None;
+        let key = bound.key;
+        let (masks_v4, masks_v6) = self.table.mask_sets(key.index);
+        let record = PortRecord {
+            kind: PortKind::Port as u8,
+            generation: key.generation,
+            delivery: attachment.delivery as u8,
+            spare: 0,
+            ifindex: attachment.ifindex,
+            masks_v4,
+            masks_v6,
+            epoch: 0,
+            flood_list: 0,
+        };
+        self.write_record(key.index, &record);
+        self.placement.ports.insert(id, key.index);
+        dirty.insert(Tag::Activity(id));
+        self.publish(StateEntry::PortActivity { port: id, host: self.host, tunnel_key: key.bits() });
+        tracing::info!(port = %self.snapshot.model().port_path(id), %key, "port is live");
+    }
+
+    fn go_down(&mut self, id: PortId, problem: Option<&str>, dirty: &mut BTreeSet<Tag>) {
+        self.set_problem(id, problem.map(str::to_owned));
+        let Some(bound) = self.ports.bound.get_mut(&id) else { return };
+        let Some(attachment) = bound.attachment.take() else { return };
+        let key = bound.key;
+        if let Err(error) = self.datapath.detach_port(key.index, attachment.ifindex) {
+            tracing::warn!(%error, port = %id, "detaching a port");
+        }
+        // The key stays the port's: what arrives under it meanwhile is dropped by name.
+        let (masks_v4, masks_v6) = self.table.mask_sets(key.index);
+        let kind = PortKind::Port as u8;
+        let record =
+            PortRecord { kind, generation: key.generation, masks_v4, masks_v6, ..PortRecord::default() };
+        self.write_record(key.index, &record);
+        self.placement.ports.remove(&id);
+        dirty.insert(Tag::Activity(id));
+        let entry = StateEntry::PortActivity { port: id, host: self.host, tunnel_key: key.bits() };
+        self.withdraw(&entry.key());
+        tracing::info!(port = %self.snapshot.model().port_path(id), "port is no longer live");
+    }
+
+    fn set_problem(&mut self, id: PortId, problem: Option<String>) {
+        if let Some(bound) = self.ports.bound.get_mut(&id) {
+            bound.problem = problem;
+        }
+    }
+
+    pub(super) fn write_record(&mut self, index: u16, record: &PortRecord) {
+        if let Err(error) = self.datapath.write_port(index, record) {
+            tracing::error!(%error, index, "a port record could not be written");
+            self.count_drop(self.ports.by_index(index), DropReason::PortDown);
+        }
+    }
+}
+
+fn is_bound_to(port: &Port, interface: &str) -> bool {
+    port.binding.as_ref().is_some_and(|binding| binding.interface == interface)
+}

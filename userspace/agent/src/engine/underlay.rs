@@ -1,0 +1,197 @@
+//! Remote hosts: an index each, and a record of the way to it, kept from the host's own routes and neighbours.
+
+use super::Engine;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use weft_common::limits::PEERS_MAX;
+use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
+use weft_common::tunnel::ENCAP_LEN;
+use weft_datapath::Datapath;
+use weft_datapath::network::Path;
+use weft_vnet::{HostId, Peer, Tag};
+
+/// The zone whose addresses are used. More than one zone comes later.
+pub const ZONE: &str = "default";
+
+/// A remote host.
+#[derive(Clone, Debug)]
+pub struct RemoteHost {
+    /// Index of its underlay record.
+    pub index: u16,
+    /// Its underlay address.
+    pub address: Ipv4Addr,
+    /// What the kernel's record holds.
+    record: PeerRecord,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Peers {
+    /// By id.
+    pub hosts: BTreeMap<HostId, RemoteHost>,
+    own_address: Option<Ipv4Addr>,
+    next_index: u16,
+    free: Vec<u16>,
+}
+
+impl Peers {
+    fn allocate(&mut self) -> Option<u16> {
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        let is_left = u32::from(self.next_index) + 1 < PEERS_MAX;
+        is_left.then(|| {
+            self.next_index += 1;
+            self.next_index
+        })
+    }
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Follows the topology's hosts and the host's network.
+    pub(super) fn reconcile_underlay(&mut self, dirty: &mut BTreeSet<Tag>) {
+        self.attach_underlay_interfaces();
+        let model = self.snapshot.shared_model().clone();
+        let own = model.hosts.get(&self.host).and_then(|host| host.zones.get(ZONE).copied());
+        self.set_own_address(own);
+        let wanted: BTreeMap<HostId, Ipv4Addr> = model
+            .hosts
+            .values()
+            .filter(|host| host.id != self.host)
+            .filter_map(|host| Some((host.id, *host.zones.get(ZONE)?)))
+            .collect();
+        let gone: Vec<HostId> = self
+            .peers
+            .hosts
+            .iter()
+            .filter(|(id, remote)| wanted.get(id) != Some(&remote.address))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.remove_peer(id, dirty);
+        }
+        for (id, address) in &wanted {
+            self.add_peer(*id, *address);
+            self.refresh_peer(*id, own, dirty);
+        }
+        let addresses: Vec<Ipv4Addr> = wanted.into_values().collect();
+        self.remotes.send_if_modified(|remotes| {
+            let is_new = *remotes != addresses;
+            *remotes = addresses;
+            is_new
+        });
+    }
+
+    fn attach_underlay_interfaces(&mut self) {
+        let names: Vec<String> = self.ports.underlay.keys().cloned().collect();
+        for name in names {
+            let present = self.network.links.get(&name).map(|link| link.ifindex);
+            if self.ports.underlay.get(&name).copied().flatten() == present {
+                continue;
+            }
+            let attached = match present {
+                None => None,
+                Some(ifindex) => match self.datapath.attach_underlay(&name) {
+                    Ok(()) => Some(ifindex),
+                    Err(error) => {
+                        tracing::error!(%error, interface = %name, "an underlay interface could not be attached");
+                        None
+                    }
+                },
+            };
+            self.ports.underlay.insert(name, attached);
+        }
+    }
+
+    fn set_own_address(&mut self, own: Option<Ipv4Addr>) {
+        let old = self.peers.own_address;
+        if old == own {
+            return;
+        }
+        let removed = old.map(|address| self.datapath.set_own_address(address.octets(), false));
+        let added = own.map(|address| self.datapath.set_own_address(address.octets(), true));
+        for error in [removed, added].into_iter().flatten().filter_map(Result::err) {
+            tracing::error!(%error, "the own underlay address could not be written");
+        }
+        self.peers.own_address = own;
+    }
+
+    fn add_peer(&mut self, id: HostId, address: Ipv4Addr) {
+        if self.peers.hosts.contains_key(&id) {
+            return;
+        }
+        let Some(index) = self.peers.allocate() else {
+            tracing::error!(host = %id, limit = PEERS_MAX, "too many hosts: this one is not reached");
+            return;
+        };
+        if let Err(error) = self.datapath.set_remote_host(address.octets(), Some(index)) {
+            tracing::error!(%error, host = %id, "a remote host could not be written");
+        }
+        self.peers.hosts.insert(id, RemoteHost { index, address, record: PeerRecord::default() });
+    }
+
+    fn remove_peer(&mut self, id: HostId, dirty: &mut BTreeSet<Tag>) {
+        let Some(remote) = self.peers.hosts.remove(&id) else { return };
+        let removed = self.datapath.set_remote_host(remote.address.octets(), None);
+        let cleared = self.datapath.write_peer(remote.index, &PeerRecord::default());
+        for error in [removed, cleared].into_iter().filter_map(Result::err) {
+            tracing::error!(%error, host = %id, "a remote host could not be removed");
+        }
+        self.placement.peers.remove(&id);
+        self.peers.free.push(remote.index);
+        dirty.insert(Tag::Host(id));
+    }
+
+    /// Writes the record when the way to the host changed; flows only notice when it came, went or resized.
+    fn refresh_peer(&mut self, id: HostId, own: Option<Ipv4Addr>, dirty: &mut BTreeSet<Tag>) {
+        let Some(remote) = self.peers.hosts.get_mut(&id) else { return };
+        let path = self.network.paths.get(&remote.address);
+        let record = match (own, path) {
+            (Some(own), Some(path)) => record_of(own, path),
+            _ => PeerRecord::default(),
+        };
+        if record != remote.record {
+            if let Err(error) = self.datapath.write_peer(remote.index, &record) {
+                tracing::error!(%error, host = %id, "an underlay record could not be written");
+                return;
+            }
+            remote.record = record;
+        }
+        let inner_mtu = record.mtu.saturating_sub(ENCAP_LEN as u16);
+        let peer = (record.flags & PEER_VALID != 0).then_some(Peer { index: remote.index, mtu: inner_mtu });
+        if self.placement.peers.get(&id).copied() != peer {
+            match peer {
+                Some(peer) => self.placement.peers.insert(id, peer),
+                None => self.placement.peers.remove(&id),
+            };
+            dirty.insert(Tag::Host(id));
+        }
+    }
+}
+
+/// The outer header for a path.
+fn record_of(own: Ipv4Addr, path: &Path) -> PeerRecord {
+    let (src, dst) = (own.octets(), path.remote.octets());
+    let resolved = if path.next_hop_mac.is_some() { PEER_RESOLVED } else { 0 };
+    PeerRecord {
+        ifindex: path.ifindex,
+        mtu: path.mtu.min(u32::from(u16::MAX)) as u16,
+        flags: PEER_VALID | resolved,
+        checksum_base: checksum_base(src, dst),
+        src,
+        dst,
+        dst_mac: path.next_hop_mac.unwrap_or_default(),
+        src_mac: path.source_mac,
+    }
+}
+
+/// Sum of the words of an outer IPv4 header whose length and checksum are 0 (RFC 1071): version and TOS, don't
+/// fragment, TTL 64 with GRE, addresses.
+fn checksum_base(src: [u8; 4], dst: [u8; 4]) -> u32 {
+    let [a, b, c, d] = src;
+    let [e, f, g, h] = dst;
+    let fixed: u32 = 0x4500 + 0x4000 + 0x402f;
+    let words = [[a, b], [c, d], [e, f], [g, h]];
+    let sum = fixed + words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum::<u32>();
+    (sum & 0xffff) + (sum >> 16)
+}

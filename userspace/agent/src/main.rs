@@ -1,0 +1,140 @@
+//! `weftd`, the agent on each host: wiring and loops only.
+//!
+//! The packet thread ([`packet_thread`], [`engine`]) decides; the runtime's tasks follow the store
+//! ([`store_sync`]), the host's network (`weft_datapath::network`) and serve the API ([`server`]).
+
+mod config;
+mod engine;
+mod packet_thread;
+mod server;
+mod store_sync;
+
+use anyhow::Context;
+use clap::Parser;
+use config::Config;
+use engine::{Engine, EngineConfig, Message};
+use packet_thread::PacketThread;
+use std::path::PathBuf;
+use store_sync::StoreSync;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use weft_datapath::network::watch_network;
+use weft_datapath::{Datapath, FlowTable, Kernel, KernelConfig, PortTable};
+
+/// The agent of Weft on this host.
+#[derive(Parser)]
+#[command(name = "weftd", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/weft/weftd.toml")]
+    config: PathBuf,
+    /// Say what would be attached, and what stands in the way; change nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let config = Config::read(&arguments.config)?;
+    if arguments.check {
+        return check(&config);
+    }
+    // Two runtime threads: the packet path has its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let token = config.store.token_file.as_deref().or(config.api.token_file.as_deref());
+    let token = token.map(config::read_token).transpose()?;
+    let store = weft_store::open(&config.store.url, token.as_deref(), None).await.with_context(|| format!("opening the store {}", config.store.url))?;
+    let (updates, updates_out) = mpsc::unbounded_channel();
+    let (remotes, remotes_out) = watch::channel(Vec::new());
+    let engine = open_engine(&config, updates, remotes)?;
+    let (packets, thread) = PacketThread::start(engine)?;
+    server::serve(&config.api, store.clone(), packets.clone()).await?;
+    let to_packets = packets.clone();
+    let url = config.store.url.clone();
+    let sync = StoreSync::new(store, url, config.host.clone(), move |message| {
+        to_packets.send(message);
+    }, updates_out);
+    let sync = tokio::spawn(sync.run());
+    let network = tokio::spawn(watch_network(remotes_out, move |network| packets.send(Message::Network(network))));
+    tracing::info!(host = config.host, "weftd runs");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut watchdog = tokio::time::interval(std::time::Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = watchdog.tick() => {
+                if thread.is_finished() {
+                    anyhow::bail!("the packet thread ended; what is installed goes on forwarding");
+                }
+                if network.is_finished() {
+                    anyhow::bail!("the host's network can't be watched any more; what is installed goes on forwarding");
+                }
+            }
+        }
+    }
+    sync.abort();
+    network.abort();
+    tracing::info!("weftd stops; what is installed goes on forwarding");
+    Ok(())
+}
+
+/// Opens the datapath and takes over the keys that an earlier agent gave out.
+fn open_engine(
+    config: &Config,
+    updates: mpsc::UnboundedSender<weft_api::StateUpdate>,
+    remotes: watch::Sender<Vec<std::net::Ipv4Addr>>,
+) -> anyhow::Result<Engine<Kernel>> {
+    let mut kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
+    let forgotten = kernel.clear_flows()?;
+    if forgotten > 0 {
+        tracing::info!(flows = forgotten, "flows of an earlier weftd are decided anew");
+    }
+    let table = FlowTable::new(kernel.slot_generation());
+    let ports = PortTable::new(|index| kernel.read_port(index).map_or(0, |record| record.generation), 0);
+    let engine_config = EngineConfig {
+        host: config.host.clone(),
+        underlay_interfaces: config.underlay.interfaces.clone(),
+        flows_max: config.limits.flows,
+        flow_idle_secs: config.limits.flow_idle_secs,
+    };
+    Ok(Engine::new(engine_config, kernel, table, ports, updates, remotes))
+}
+
+/// `--check`: what would be attached, and why it couldn't.
+fn check(config: &Config) -> anyhow::Result<()> {
+    println!("host {}, store {}, pins in {}", config.host, config.store.url, config.pin().display());
+    let mut problems = 0;
+    for interface in &config.underlay.interfaces {
+        match nix::net::if_::if_nametoindex(interface.as_str()) {
+            Ok(_) => println!("underlay interface {interface}: would attach from_underlay by TCX"),
+            Err(_) => {
+                println!("underlay interface {interface}: doesn't exist yet; would wait for it");
+                problems += 1;
+            }
+        }
+    }
+    for path in [&config.api.token_file, &config.store.token_file].into_iter().flatten() {
+        if let Err(error) = config::read_token(path) {
+            println!("{error:#}");
+            problems += 1;
+        }
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("not root: loading programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+        problems += 1;
+    }
+    anyhow::ensure!(problems == 0, "{problems} problems");
+    Ok(())
+}

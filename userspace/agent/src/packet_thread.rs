@@ -1,0 +1,80 @@
+//! The thread that reads misses and owns the engine. It waits for packets and messages, never for the store, the
+//! API or a lock.
+
+use crate::engine::{Engine, Message};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use weft_datapath::kernel::Waker;
+use weft_datapath::Kernel;
+
+/// How long a wait for misses may last: the next tick isn't late by more.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_secs(1);
+/// Messages taken between two looks at the misses.
+const MESSAGES_PER_ROUND_MAX: usize = 64;
+
+/// A handle that any thread may use.
+#[derive(Clone)]
+pub struct PacketThread {
+    messages: Sender<Message<Kernel>>,
+    waker: Waker,
+}
+
+impl PacketThread {
+    /// Starts the thread. It ends when all handles are gone, or on an error that it can't live with.
+    ///
+    /// # Errors
+    /// When the thread can't be made.
+    pub fn start(mut engine: Engine<Kernel>) -> anyhow::Result<(PacketThread, JoinHandle<()>)> {
+        let (messages, inbox) = mpsc::channel();
+        let waker = engine.datapath_mut().waker();
+        let thread = std::thread::Builder::new().name("packets".to_owned()).spawn(move || run(&mut engine, &inbox))?;
+        Ok((PacketThread { messages, waker }, thread))
+    }
+
+    /// Tells the packet thread; false when it has ended.
+    pub fn send(&self, message: Message<Kernel>) -> bool {
+        let is_sent = self.messages.send(message).is_ok();
+        self.waker.wake();
+        is_sent
+    }
+
+    /// Asks the packet thread; none when it has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine<Kernel>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let ask = move |engine: &mut Engine<Kernel>| {
+            // Whoever asked may have gone.
+            let _ = answer.send(question(engine));
+        };
+        self.send(Message::Ask(Box::new(ask)));
+        answered.await.ok()
+    }
+}
+
+fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
+    let mut ticked = Instant::now();
+    loop {
+        let mut misses = Vec::new();
+        if let Err(error) = engine.datapath_mut().poll_misses(POLL_TIMEOUT, &mut |miss| misses.push(miss)) {
+            tracing::error!(%error, "misses can't be read any more");
+            return;
+        }
+        engine.handle_misses(misses);
+        for _ in 0..MESSAGES_PER_ROUND_MAX {
+            match inbox.try_recv() {
+                Ok(message) => engine.handle(message),
+                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Disconnected) => return,
+            }
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            engine.tick();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The API: the store's routes as `weft-store` serves them, and what this agent says of itself.
+//!
+//! On a Unix socket for whoever may open it, and by TCP for those who show the token.
+
+use crate::config::{Api, read_token};
+use crate::engine::Engine;
+use crate::packet_thread::PacketThread;
+use anyhow::Context;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::{TcpListener, UnixListener};
+use weft_api::{FlowsQuery, Problem, TraceRequest};
+use weft_datapath::Kernel;
+use weft_store::Store;
+
+/// Listens and serves until the agent stops.
+///
+/// # Errors
+/// When a listener can't be opened; the address or path is named.
+pub async fn serve(config: &Api, store: Arc<dyn Store>, packets: PacketThread) -> anyhow::Result<()> {
+    let routes = agent_routes(packets).merge(weft_store::server::routes(store));
+    let unix = listen_unix(&config.unix)?;
+    tokio::spawn(serve_on_unix(unix, routes.clone()));
+    if let Some(address) = config.listen {
+        let token = config.token_file.as_deref().map(read_token).transpose()?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let routes = match token {
+            Some(token) => routes.layer(middleware::from_fn_with_state(Arc::<str>::from(token), require_token)),
+            None => routes,
+        };
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes).await {
+                tracing::error!(%error, "the API by TCP ended");
+            }
+        });
+        tracing::info!(%address, "the API listens by TCP");
+    }
+    Ok(())
+}
+
+async fn serve_on_unix(listener: UnixListener, routes: Router) {
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the API on the Unix socket ended");
+    }
+}
+
+fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    let what = || format!("listening on {}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(what)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{}: another weftd answers there", what());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(what),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(what)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(what)?;
+    Ok(listener)
+}
+
+/// Lets through what shows the token. Compared in full length: the time says nothing about it.
+async fn require_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let differs = shown.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    if shown.len() != token.len() || differs != 0 {
+        let detail = "this API needs the token of its token_file as `Authorization: Bearer`";
+        return response(Problem::unauthorized(detail));
+    }
+    next.run(request).await
+}
+
+fn agent_routes(packets: PacketThread) -> Router {
+    Router::new()
+        .route("/v1/flows", get(flows))
+        .route("/v1/ports/activity", get(ports))
+        .route("/v1/drops", get(drops))
+        .route("/v1/status", get(status))
+        .route("/v1/trace", post(trace))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(packets)
+}
+
+async fn flows(State(packets): State<PacketThread>, Query(query): Query<FlowsQuery>) -> Response {
+    if query.wants_masks() {
+        return answer(&packets, Engine::report_masks).await;
+    }
+    answer(&packets, Engine::report_flows).await
+}
+
+async fn ports(State(packets): State<PacketThread>) -> Response {
+    answer(&packets, Engine::report_ports).await
+}
+
+async fn drops(State(packets): State<PacketThread>) -> Response {
+    answer(&packets, Engine::report_drops).await
+}
+
+async fn status(State(packets): State<PacketThread>) -> Response {
+    answer(&packets, Engine::report_status).await
+}
+
+async fn trace(State(packets): State<PacketThread>, Json(request): Json<TraceRequest>) -> Response {
+    match packets.ask(move |engine| engine.trace(&request)).await {
+        None => stopped(),
+        Some(Ok(traced)) => Json(traced).into_response(),
+        Some(Err(error)) => response(Problem::malformed(error.to_string())),
+    }
+}
+
+async fn answer<T, Q>(packets: &PacketThread, question: Q) -> Response
+where
+    T: serde::Serialize + Send + 'static,
+    Q: FnOnce(&Engine<Kernel>) -> T + Send + 'static,
+{
+    match packets.ask(move |engine| question(engine)).await {
+        Some(answer) => Json(answer).into_response(),
+        None => stopped(),
+    }
+}
+
+fn stopped() -> Response {
+    response(Problem::unavailable("the packet thread has stopped"))
+}
+
+fn response(problem: Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+}

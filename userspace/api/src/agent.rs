@@ -1,0 +1,298 @@
+//! What the agent's half of the API answers: its flows, ports, drops and state, and traces.
+//! Texts for people (`match`, `actions`, `problems`) are made by the agent, so that every client
+//! shows the same words; beside them stand the same things for machines.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Query of `GET /v1/flows`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsQuery {
+    /// `?masks`: the masks in use instead of the flows; any value but `false` and `0` means yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<String>,
+}
+
+impl FlowsQuery {
+    /// Whether masks are asked for.
+    pub fn wants_masks(&self) -> bool {
+        self.masks
+            .as_deref()
+            .is_some_and(|value| value != "false" && value != "0")
+    }
+}
+
+/// One installed flow: an element of `GET /v1/flows`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowInfo {
+    /// Short and stable while the flow lives.
+    pub id: String,
+    /// Ingress port, "web/web-1".
+    pub port: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// "in=web/web-1,ip,ip_dst=10.0.2.11/32".
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// How many bits of each header field the flow looks at; fields of no bits are left out.
+    #[serde(default)]
+    pub mask_bits: BTreeMap<String, u32>,
+    /// "set_macs(..),dec_ttl(1),tunnel(host=h2,key=3.1)".
+    pub actions: String,
+    /// Packets that took it.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Seconds since its last packet.
+    pub idle_secs: u64,
+    /// Slot of its actions.
+    pub slot: u32,
+    /// Generation of that slot.
+    pub generation: u32,
+    /// What the decision depended on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// One mask in use: an element of `GET /v1/flows?masks`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MaskInfo {
+    /// "in,ip,ip_dst/24".
+    pub mask: String,
+    /// How many bits of each header field it looks at.
+    #[serde(default)]
+    pub mask_bits: BTreeMap<String, u32>,
+    /// Flows under it.
+    pub flows: u64,
+    /// Packets that those flows took.
+    pub packets: u64,
+}
+
+/// What a port is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortState {
+    /// Bound on this host, and packets pass.
+    Active,
+    /// Bound on this host, but its interface doesn't exist yet.
+    Waiting,
+    /// Bound nowhere (interior ports, too).
+    #[default]
+    Unbound,
+    /// Set down by its administrator.
+    Down,
+    /// Bound on another host.
+    Remote,
+}
+
+impl PortState {
+    /// The word that the API and people use.
+    pub fn word(self) -> &'static str {
+        match self {
+            PortState::Active => "active",
+            PortState::Waiting => "waiting",
+            PortState::Unbound => "unbound",
+            PortState::Down => "down",
+            PortState::Remote => "remote",
+        }
+    }
+}
+
+/// A port as the answering host sees it: an element of `GET /v1/ports/activity`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortInfo {
+    /// Its id.
+    pub id: String,
+    /// Its tenant's name.
+    pub tenant: String,
+    /// "web/web-1".
+    pub name: String,
+    /// Host that it is bound on.
+    pub host: Option<String>,
+    /// Interface there.
+    pub interface: Option<String>,
+    /// What it is doing.
+    pub state: PortState,
+    /// Its tunnel key as "INDEX.GENERATION", while it is live somewhere.
+    pub key: Option<String>,
+    /// The same as a GRE key.
+    pub tunnel_key: Option<u32>,
+    /// Its MAC address.
+    pub mac: String,
+    /// Its addresses, a router port's with their prefix lengths.
+    pub addresses: Vec<String>,
+    /// Packets that its workload sent; counters are zero for ports of other hosts.
+    pub ingress_packets: u64,
+    /// Their bytes.
+    pub ingress_bytes: u64,
+    /// Packets that its workload received.
+    pub egress_packets: u64,
+    /// Their bytes.
+    pub egress_bytes: u64,
+    /// Packets dropped at it, for any reason.
+    pub drops: u64,
+    /// What keeps it from being active, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Packets dropped for one reason: an element of `GET /v1/drops`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropInfo {
+    /// Port they were dropped at, if they had reached one.
+    pub port: Option<String>,
+    /// Its tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Name of the reason.
+    pub reason: String,
+    /// What it means.
+    pub explanation: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Whether an agent is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// All is as it should be.
+    #[default]
+    Ok,
+    /// It forwards, but `problems` says what isn't right.
+    Degraded,
+}
+
+/// Answer of `GET /v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the host that answers.
+    pub host: String,
+    /// Version of its weftd.
+    pub version: String,
+    /// Version of what its kernel programs and weftd share.
+    pub abi: u32,
+    /// Whether all is well.
+    pub state: Health,
+    /// What is not, in words.
+    pub problems: Vec<String>,
+    /// Revision of the topology that it decides by.
+    pub revision: u64,
+    /// Its store.
+    pub store: StoreStatus,
+    /// Installed flows.
+    pub flows: u64,
+    /// How many there may be.
+    pub flows_max: u64,
+    /// Packets that came up without a flow, since it started.
+    pub misses: u64,
+    /// Bound ports that packets pass.
+    pub ports_active: u64,
+    /// Bound ports whose interface doesn't exist yet.
+    pub ports_waiting: u64,
+    /// Other hosts that it has tunnels to.
+    pub peers: Vec<PeerInfo>,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+}
+
+/// An agent's store, as it sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Where it is.
+    pub url: String,
+    /// Whether changes arrive.
+    pub connected: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Another host, as an agent's underlay reaches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Its name.
+    pub host: String,
+    /// Its underlay address.
+    pub address: String,
+    /// "resolved", "resolving", "unreachable": what the route and neighbour to it are like.
+    pub state: String,
+    /// Underlay interface towards it.
+    pub interface: Option<String>,
+    /// MAC address of the next hop.
+    pub gateway_mac: Option<String>,
+    /// MTU of the way there.
+    pub mtu: Option<u32>,
+}
+
+/// Body of `POST /v1/trace`: what would happen to a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// Tenant of the port; needed only where its name is not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Port whose workload sends the packet, "web/web-1".
+    pub from: String,
+    /// The packet in words: "icmp 10.0.1.11 > 10.0.2.11 echo".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<String>,
+    /// Or the whole frame in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hex: Option<String>,
+}
+
+/// Answer of `POST /v1/trace`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceResponse {
+    /// The frame that was traced, in words.
+    pub frame: String,
+    /// What happened to it, in order.
+    pub steps: Vec<TraceStep>,
+    /// How it ended: one sentence.
+    pub verdict: String,
+    /// Name of the drop reason, if it was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rule, route or port that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Match of the flow that it would install.
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
+    /// Actions of that flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<String>,
+    /// Port that it leaves by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<TraceEgress>,
+    /// Whether such a flow is installed already.
+    #[serde(default)]
+    pub installed: bool,
+    /// What stands in the way of a real packet that the simulation doesn't see.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// One step of a trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// "router core".
+    pub device: String,
+    /// What it did.
+    pub text: String,
+}
+
+/// Where a traced packet leaves the virtual network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceEgress {
+    /// "db/db-1".
+    pub port: String,
+    /// Host that the port is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Its tunnel key there, "INDEX.GENERATION".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}

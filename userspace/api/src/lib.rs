@@ -1,0 +1,27 @@
+//! Weft's API as types, its client, and the topology file with what turns it into transactions.
+//!
+//! * [`types`], [`agent`], [`problem`]: what goes over HTTP. Served by `weft-store` and `weftd`.
+//! * [`client`]: calls it, for the command line and for stores on another host.
+//! * [`topology`]: the file that people write. [`plan`]: what applying it would do. [`export`]: the
+//!   way back.
+
+pub mod agent;
+pub mod client;
+pub mod export;
+pub mod kinds;
+pub mod plan;
+pub mod problem;
+pub mod topology;
+pub mod types;
+
+pub use agent::{
+    DropInfo, FlowInfo, FlowsQuery, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status,
+    StoreStatus, TraceEgress, TraceRequest, TraceResponse, TraceStep,
+};
+pub use client::{Client, ClientError, Endpoint};
+pub use plan::{Plan, PlanLine};
+pub use problem::{FieldError, Problem};
+pub use topology::{Mistake, Mistakes, TopologyFile};
+pub use types::{
+    Change, Committed, Contents, Event, OwnedState, StateChange, StateUpdate, Transaction,
+};

@@ -1,0 +1,148 @@
+//! What `export` writes, `apply` takes without a change; and applying any file is done after once.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use weft_api::export::{Selection, export};
+use weft_api::plan::plan;
+use weft_api::topology::TopologyFile;
+use weft_vnet::Model;
+
+/// Makes decisions out of random bytes, so that proptest can shrink them.
+struct Choices<'a>(std::slice::Iter<'a, u8>);
+
+impl Choices<'_> {
+    fn below(&mut self, limit: u8) -> u8 {
+        self.0.next().copied().unwrap_or(0) % limit
+    }
+
+    fn yes(&mut self) -> bool {
+        self.below(2) == 1
+    }
+}
+
+/// Writes a valid file: what refers to something finds it, and nothing is taken twice.
+fn file(choices: &mut Choices<'_>) -> String {
+    let mut out = String::new();
+    for tenant in 0..=choices.below(2) {
+        let _ = write!(out, "weft: v1\ntenant: t{tenant}\nbridges:\n");
+        let bridges = 1 + choices.below(3);
+        for bridge in 0..bridges {
+            let _ = write!(out, "  b{bridge}:\n    ports:\n      \"null\": {{}}\n");
+            for port in 0..choices.below(4) {
+                bridge_port(&mut out, choices, tenant, bridge, port);
+            }
+        }
+        routers(&mut out, choices, bridges);
+        out.push_str("---\n");
+    }
+    out.push_str("weft: v1\ntunnel_zones: { z: {}, \"1\": { encapsulation: gre } }\nhosts:\n");
+    for host in 0..3 {
+        let zones = [
+            "{}",
+            "{ z: 172.30.H.1 }",
+            "{ z: 172.30.H.1, \"1\": 172.30.H.2 }",
+        ];
+        let zones = zones[usize::from(choices.below(3))].replace('H', &host.to_string());
+        let _ = writeln!(out, "  h{host}: {{ zones: {zones} }}");
+    }
+    out
+}
+
+fn bridge_port(out: &mut String, choices: &mut Choices<'_>, tenant: u8, bridge: u8, port: u8) {
+    let mut fields = Vec::new();
+    if choices.yes() {
+        let low = choices.below(3);
+        fields.push(format!(
+            "mac: \"02:00:{low:02x}:{tenant:02x}:{bridge:02x}:{port:02x}\""
+        ));
+    }
+    if choices.yes() {
+        let low = choices.below(3);
+        fields.push(format!(
+            "addresses: [10.{low}.{bridge}.{port}, \"fd00::{low}:{port}\"]"
+        ));
+    }
+    if choices.yes() {
+        fields.push(format!("admin_up: {}", choices.yes()));
+    }
+    if choices.yes() {
+        let host = choices.below(3);
+        fields.push(format!(
+            "bind: {{ host: h{host}, interface: v{tenant}{bridge}{port} }}"
+        ));
+    }
+    let _ = writeln!(out, "      p{port}: {{ {} }}", fields.join(", "));
+}
+
+fn routers(out: &mut String, choices: &mut Choices<'_>, bridges: u8) {
+    out.push_str("routers:\n");
+    for router in 0..choices.below(3) {
+        let _ = writeln!(out, "  r{router}:\n    ports:");
+        for bridge in 0..bridges {
+            let _ = writeln!(
+                out,
+                "      b{bridge}: {{ addresses: [10.{bridge}.0.{}/24] }}",
+                router + 1
+            );
+        }
+        if choices.yes() {
+            out.push_str("    routes: [{ to: 10.9.0.0/16, via: 10.0.0.9 }, { to: 0.0.0.0/0, action: blackhole, weight: 7 }]\n");
+        }
+    }
+    // Router 0 joins the bridges' spare ports, in one of two orders, or not at all.
+    let joined = choices.below(3);
+    let last = out.rfind("tenant: ").unwrap_or(0);
+    if joined == 0 || !out[last..].contains("  r0:\n") {
+        return;
+    }
+    for bridge in 0..bridges {
+        let other = if joined == 1 {
+            bridge
+        } else {
+            bridges - 1 - bridge
+        };
+        let port = format!("  b{bridge}:\n    ports:\n      \"null\": {{}}\n");
+        let peered = port.replace("{}", &format!("{{ peer: r0/b{other} }}"));
+        let (done, tail) = out.split_at(last);
+        *out = format!("{done}{}", tail.replacen(&port, &peered, 1));
+    }
+}
+
+fn applied(model: &Model, text: &str, prune: bool) -> Model {
+    let file = TopologyFile::parse("f", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let plan = plan(model, &file, prune).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    if plan.operations.is_empty() {
+        model.clone()
+    } else {
+        model.apply(&plan.operations).unwrap()
+    }
+}
+
+fn unchanged(model: &Model, text: &str, prune: bool) -> Result<(), TestCaseError> {
+    let file = TopologyFile::parse("f", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let plan = plan(model, &file, prune).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    prop_assert!(plan.operations.is_empty(), "{:#?}\nby:\n{text}", plan.lines);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn export_is_taken_without_a_change(
+        first in proptest::collection::vec(any::<u8>(), 0..120),
+        second in proptest::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let one = file(&mut Choices(first.iter()));
+        let two = file(&mut Choices(second.iter()));
+        let before = applied(&Model::default(), &one, false);
+        // Pruned, so that what the two files bind and join can't collide.
+        let model = applied(&before, &two, true);
+        unchanged(&model, &two, true)?;
+        let text = export(&model, Selection::default());
+        unchanged(&model, &text, true)?;
+        let elsewhere = applied(&Model::default(), &text, false);
+        prop_assert_eq!(export(&elsewhere, Selection::default()), text);
+    }
+}

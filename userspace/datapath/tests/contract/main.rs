@@ -1,0 +1,171 @@
+//! What every datapath must keep: the kernel's and the fake's, by the same tests.
+
+mod subject;
+
+use std::time::Duration;
+use subject::{Subject, frame, mask};
+use weft_common::limits::{SLOT_GRACE_SECS, SLOTS_MAX};
+use weft_common::slot::Output;
+use weft_common::{DropReason, Slot};
+use weft_datapath::{Datapath, Error, FlowTable, HeldPacket, Kernel};
+
+/// A decision that can be seen from outside: a drop with this reason.
+fn decision(reason: DropReason) -> Slot {
+    Slot { output: Output::Drop as u8, drop_reason: reason as u8, ..Slot::default() }
+}
+
+const FIRST: DropReason = DropReason::NoRoute;
+const SECOND: DropReason = DropReason::RejectRoute;
+
+fn install<D: Datapath>(
+    table: &mut FlowTable,
+    datapath: &mut D,
+    last: u8,
+    bits: u32,
+    reason: DropReason,
+) -> Result<weft_datapath::FlowId, Error> {
+    let slot = decision(reason);
+    let target = table.reserve(datapath, &slot)?;
+    table.install(datapath, &subject::key(last), &mask(bits), target, &slot, 0)
+}
+
+fn a_flow_decides_what_its_mask_matches<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    install(&mut table, subject.datapath(), 1, 30, FIRST).unwrap();
+    assert_eq!(subject.decide(1), Some(FIRST));
+    assert_eq!(subject.decide(2), Some(FIRST));
+    assert_eq!(subject.decide(4), None);
+}
+
+fn the_same_match_gets_the_new_decision<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let first = install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
+    assert_eq!(subject.decide(1), Some(FIRST));
+    let second = install(&mut table, subject.datapath(), 1, 32, SECOND).unwrap();
+    assert_eq!((first, table.len()), (second, 1));
+    assert_eq!(subject.decide(1), Some(SECOND));
+    let used = table.use_of(subject.datapath(), table.get(first).unwrap());
+    assert_eq!(used.packets, 2);
+}
+
+fn a_removed_flow_decides_nothing<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let id = install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
+    assert_eq!(subject.decide(1), Some(FIRST));
+    let flow = table.remove(subject.datapath(), id, 0).unwrap();
+    assert_eq!(subject.decide(1), None);
+    assert_eq!(subject.datapath().published(flow.family, &flow.masked).unwrap(), None);
+    assert_eq!(subject.datapath().read_port(subject::PORT).unwrap().masks_v4, 0);
+}
+
+fn an_idle_flow_goes_and_a_used_one_stays<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    table.idle_timeout_secs = 60;
+    install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
+    install(&mut table, subject.datapath(), 2, 32, SECOND).unwrap();
+    assert!(table.sweep(subject.datapath(), 59).is_empty());
+    assert_eq!(subject.decide(2), Some(SECOND));
+    let gone = table.sweep(subject.datapath(), 60);
+    assert_eq!(gone.len(), 1);
+    assert_eq!(subject.decide(1), None);
+    assert_eq!(subject.decide(2), Some(SECOND));
+}
+
+fn a_full_table_refuses_and_keeps_what_it_has<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    table.flows_max = 2;
+    install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
+    install(&mut table, subject.datapath(), 2, 32, FIRST).unwrap();
+    let refused = install(&mut table, subject.datapath(), 3, 32, SECOND);
+    assert!(matches!(refused, Err(Error::Full { what: "flows", limit: 2 })), "{refused:?}");
+    assert_eq!(subject.decide(1), Some(FIRST));
+    assert_eq!(subject.decide(3), None);
+}
+
+fn a_slot_rests_before_its_next_use<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let id = install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
+    let old = table.get(id).unwrap().target;
+    table.remove(subject.datapath(), id, 0);
+    table.sweep(subject.datapath(), SLOT_GRACE_SECS - 1);
+    let next = table.reserve(subject.datapath(), &decision(FIRST)).unwrap();
+    assert_ne!(next.slot, old.slot);
+    table.sweep(subject.datapath(), SLOT_GRACE_SECS);
+    let again = table.reserve(subject.datapath(), &decision(FIRST)).unwrap();
+    assert_eq!(again.slot, old.slot);
+    assert_ne!(again.generation, old.generation);
+    assert!(table.reserve(subject.datapath(), &decision(FIRST)).unwrap().slot < SLOTS_MAX);
+}
+
+fn ports_attach_to_interfaces_that_exist<S: Subject>(subject: &mut S) {
+    let missing = subject.datapath().attach_port(7, "weft-none");
+    assert!(matches!(missing, Err(Error::NoInterface(ref name)) if name == "weft-none"), "{missing:?}");
+    let attachment = subject.datapath().attach_port(7, "lo").unwrap();
+    assert_eq!(attachment.ifindex, 1);
+    subject.datapath().detach_port(7, attachment.ifindex).unwrap();
+    subject.datapath().attach_port(8, "lo").unwrap();
+    assert!(subject.datapath().attach_underlay("weft-none").is_err());
+    subject.datapath().attach_underlay("lo").unwrap();
+}
+
+fn a_packet_can_be_sent_through_a_slot<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let target = table.reserve(subject.datapath(), &decision(FIRST)).unwrap();
+    let packet = HeldPacket::made(frame(1));
+    subject.datapath().inject(target, subject::PORT, &packet).unwrap();
+    assert_eq!(subject.injected(FIRST), 1);
+    table.retire(subject.datapath(), target, 0);
+    subject.datapath().inject(target, subject::PORT, &packet).unwrap();
+    assert_eq!(subject.injected(FIRST), 1);
+}
+
+macro_rules! contract {
+    ($($test:ident,)+) => {
+        mod fake {
+            $(#[test] fn $test() { super::$test(&mut super::subject::fake()); })+
+        }
+        mod kernel {
+            $(#[test] fn $test() { super::subject::with_kernel(|subject| super::$test(subject)); })+
+        }
+    };
+}
+
+contract! {
+    a_flow_decides_what_its_mask_matches,
+    the_same_match_gets_the_new_decision,
+    a_removed_flow_decides_nothing,
+    an_idle_flow_goes_and_a_used_one_stays,
+    a_full_table_refuses_and_keeps_what_it_has,
+    a_slot_rests_before_its_next_use,
+    ports_attach_to_interfaces_that_exist,
+    a_packet_can_be_sent_through_a_slot,
+}
+
+/// A new agent finds what the old one left: records, and generations above all that are in use.
+#[test]
+fn a_second_agent_adopts_the_pinned_state() {
+    let pin = subject::pin("adopt");
+    subject::in_namespace(pin.clone(), move |pin| {
+        let config = weft_datapath::KernelConfig { pin };
+        let mut first = Kernel::open(&config).unwrap();
+        let mut table = FlowTable::new(first.slot_generation());
+        let record = weft_common::PortRecord { generation: 9, ..Default::default() };
+        first.write_port(subject::PORT, &record).unwrap();
+        install(&mut table, &mut first, 1, 32, FIRST).unwrap();
+        first.attach_port(subject::PORT, "lo").unwrap();
+        drop(first);
+        let mut second = Kernel::open(&config).unwrap();
+        assert_eq!(second.read_port(subject::PORT).unwrap().generation, 9);
+        assert_eq!(second.slot_generation(), 1);
+        assert_eq!(second.attach_port(subject::PORT, "lo").unwrap().ifindex, 1);
+        assert_eq!(second.clear_flows().unwrap(), 1);
+        let mut none = 0;
+        second.poll_misses(Duration::from_millis(1), &mut |_| none += 1).unwrap();
+        assert_eq!(none, 0);
+        let link = config.pin.join("links/port_1");
+        assert!(link.exists());
+        second.detach_other_ports(&std::collections::BTreeSet::new());
+        assert!(!link.exists());
+    });
+}
+

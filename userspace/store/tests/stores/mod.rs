@@ -1,0 +1,236 @@
+//! Stores to test, and objects to put into them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+use weft_api::client::{Client, Endpoint};
+use weft_store::{EmbeddedStore, RemoteStore, Store, server};
+use weft_vnet::{
+    Binding, Bridge, BridgeId, DeviceId, Encapsulation, Host, HostId, Mac, Object, Operation, Port,
+    PortId, StateEntry, Tenant, TenantId, TunnelZone, ZoneId,
+};
+
+/// Changes that the stores under test keep for watchers.
+pub const CHANGES_MAX: usize = 64;
+
+/// A store under test, and what is behind it.
+pub struct Rig {
+    pub store: Arc<dyn Store>,
+    pub folder: TempDir,
+    pub server: Option<Runtime>,
+}
+
+impl Rig {
+    pub async fn embedded() -> Rig {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder).await;
+        Rig {
+            store: Arc::new(store),
+            folder,
+            server: None,
+        }
+    }
+
+    pub async fn remote() -> Rig {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve(&folder).await;
+        let endpoint = Endpoint::Unix(socket(&folder));
+        let store = RemoteStore::new(Client::new(endpoint, None), None);
+        // Knows the store from here on, as an agent does.
+        store.read().await.unwrap();
+        Rig {
+            store: Arc::new(store),
+            folder,
+            server: Some(server),
+        }
+    }
+
+    /// Restarts whatever holds the file.
+    pub async fn restart(&mut self) {
+        match &self.server {
+            Some(_) => {
+                self.stop().await;
+                self.start().await;
+            }
+            None => {
+                // The file has one owner at a time.
+                self.store = Arc::new(Nothing);
+                self.store = Arc::new(open(&self.folder).await);
+            }
+        }
+    }
+
+    /// Stops the server of a remote store, connections and all.
+    pub async fn stop(&mut self) {
+        self.server.take().unwrap().shutdown_background();
+    }
+
+    /// Starts it again, on the same file.
+    pub async fn start(&mut self) {
+        self.server = Some(serve(&self.folder).await);
+    }
+}
+
+pub fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("weftd.sock")
+}
+
+async fn open(folder: &TempDir) -> EmbeddedStore {
+    // The last owner's blocking threads let go of the file a moment after it is dropped.
+    let path = folder.path().join("deeper/store.redb");
+    for _ in 0..100 {
+        match EmbeddedStore::open_with(&path, CHANGES_MAX).await {
+            Err(error) if error.to_string().contains("open already") => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            result => return result.unwrap(),
+        }
+    }
+    panic!("the file stays open");
+}
+
+/// Serves the store of a folder on its socket, on a runtime of its own: shutting that down ends
+/// connections as the end of a process does.
+async fn serve(folder: &TempDir) -> Runtime {
+    let _ = std::fs::remove_file(socket(folder));
+    let store: Arc<dyn Store> = Arc::new(open(folder).await);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    let path = socket(folder);
+    let (ready, started) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        let listener = UnixListener::bind(path).unwrap();
+        let _ = ready.send(());
+        axum::serve(listener, server::routes(store)).await.unwrap();
+    });
+    started.await.unwrap();
+    runtime
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+}
+
+/// Holds the place of a store that is being reopened.
+struct Nothing;
+
+#[async_trait::async_trait]
+impl Store for Nothing {
+    async fn read(&self) -> weft_store::Result<weft_api::types::Contents> {
+        unimplemented!("between two stores")
+    }
+
+    async fn transact(&self, _: Option<u64>, _: Vec<Operation>) -> weft_store::Result<u64> {
+        unimplemented!("between two stores")
+    }
+
+    async fn update_state(
+        &self,
+        _: &str,
+        _: weft_api::types::StateUpdate,
+    ) -> weft_store::Result<()> {
+        unimplemented!("between two stores")
+    }
+
+    async fn watch(
+        &self,
+        _: u64,
+    ) -> weft_store::Result<
+        futures_util::stream::BoxStream<'static, weft_store::Result<weft_api::types::Event>>,
+    > {
+        unimplemented!("between two stores")
+    }
+
+    fn status(&self) -> weft_api::agent::StoreStatus {
+        weft_api::agent::StoreStatus::default()
+    }
+}
+
+fn id(kind: u128, number: usize) -> Uuid {
+    Uuid::from_u128(kind << 64 | number as u128)
+}
+
+pub fn tenant() -> Object {
+    Object::Tenant(Tenant {
+        id: TenantId(id(1, 1)),
+        name: "acme".into(),
+    })
+}
+
+pub fn bridge(number: usize) -> Object {
+    let name = format!("bridge-{number}");
+    Object::Bridge(Bridge {
+        id: BridgeId(id(2, number)),
+        tenant: TenantId(id(1, 1)),
+        name,
+    })
+}
+
+pub fn host(number: usize) -> Object {
+    let address = [172, 30, number as u8, 1].into();
+    let zones = [("default".to_owned(), address)].into();
+    Object::Host(Host {
+        id: HostId(id(3, number)),
+        name: format!("h{number}"),
+        zones,
+    })
+}
+
+pub fn port() -> Object {
+    Object::Port(Port {
+        id: PortId(id(4, 1)),
+        device: DeviceId::Bridge(BridgeId(id(2, 1))),
+        name: "p".into(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        admin_up: true,
+        addresses: vec!["10.0.1.11".parse().unwrap()],
+        binding: Some(Binding {
+            host: HostId(id(3, 1)),
+            interface: "web1".into(),
+        }),
+        peer: None,
+    })
+}
+
+/// A small topology, in the order in which stores list it.
+pub fn operations() -> Vec<Operation> {
+    let zone = TunnelZone {
+        id: ZoneId(id(5, 1)),
+        name: "default".into(),
+        encapsulation: Encapsulation::Gre,
+    };
+    let objects = [
+        tenant(),
+        Object::TunnelZone(zone),
+        host(1),
+        host(2),
+        bridge(1),
+        port(),
+    ];
+    objects.into_iter().map(Operation::Put).collect()
+}
+
+pub fn mac(number: u8) -> StateEntry {
+    let mac = Mac([2, 0, 0, 0, 9, number]);
+    StateEntry::Mac {
+        bridge: BridgeId(id(2, 1)),
+        mac,
+        port: PortId(id(4, 1)),
+    }
+}
+
+pub fn port_live(host: usize, tunnel_key: u32) -> StateEntry {
+    StateEntry::PortActivity {
+        port: PortId(id(4, 1)),
+        host: HostId(id(3, host)),
+        tunnel_key,
+    }
+}

@@ -1,0 +1,224 @@
+//! The bridge: switches by destination MAC, floods what nobody knows, answers ARP for declared addresses.
+//!
+//! Bridges that are joined by peerings (a flood domain) switch like one: what one of them knows, all know. VLAN
+//! tags are carried as they are. No state: MACs are in the snapshot (declared) and in the flow state (learned).
+
+use crate::device::router;
+use crate::flow_state::StateEntry;
+use crate::id::{BridgeId, PortId};
+use crate::mac::Mac;
+use crate::model::{DeviceId, Model, Port};
+use crate::simulate::{Cause, Emission, Origin, Verdict};
+use crate::snapshot::{FloodDomain, Seed};
+use crate::tag::Tag;
+use crate::trace::{Step, TraceSink};
+use crate::walk::{Next, Walk};
+use weft_common::DropReason;
+use weft_common::key::Network;
+use weft_wire::Operation;
+
+/// A frame came in at `ingress`, a port of `bridge`.
+pub(crate) fn receive<T: TraceSink>(
+    walk: &mut Walk<'_, T>,
+    bridge: BridgeId,
+    ingress: PortId,
+) -> Next {
+    walk.depends_on(Tag::Bridge(bridge));
+    let snapshot = walk.snapshot;
+    let (Some(domain), Some(port)) = (snapshot.flood_domain_of(bridge), snapshot.port(ingress))
+    else {
+        return walk.drop(DropReason::PortDown, Some(Cause::Port(ingress)));
+    };
+    let mut at = At {
+        bridge,
+        domain,
+        ingress,
+        walk,
+    };
+    // Only frames of workloads teach: what comes over a peering was made, or already seen, by the network.
+    let outsider = at.walk.entered_at(ingress);
+    if outsider
+        && port.learns()
+        && let Some(end) = at.learn()
+    {
+        return end;
+    }
+    if outsider
+        && at.walk.network() == Network::Arp
+        && !at.walk.is_tagged()
+        && let Some(end) = at.arp(port)
+    {
+        return end;
+    }
+    at.switch()
+}
+
+/// A frame in a bridge.
+struct At<'w, 'a, T> {
+    bridge: BridgeId,
+    domain: &'a FloodDomain,
+    ingress: PortId,
+    walk: &'w mut Walk<'a, T>,
+}
+
+impl<T: TraceSink> At<'_, '_, T> {
+    /// Remembers where the source is, on a port where nothing says who may speak.
+    fn learn(&mut self) -> Option<Next> {
+        let source = self.walk.src_mac();
+        if source.is_group() {
+            let cause = Some(Cause::Port(self.ingress));
+            return Some(self.walk.drop(DropReason::GroupSource, cause));
+        }
+        let (domain, port) = (self.domain.id, self.ingress);
+        self.walk.depends_on(Tag::Mac(domain, source));
+        if let Some(seed) = self.domain.seeds.get(&source) {
+            if seed.owner != port {
+                self.tell(|model| {
+                    format!(
+                        "{source} is not learned: it is {}",
+                        model.port_path(seed.owner)
+                    )
+                });
+            }
+            return None;
+        }
+        if self.walk.state.mac(domain, source) == Some(port) {
+            return None;
+        }
+        if self.walk.state.is_full(port) {
+            self.tell(|_| format!("{source} is not learned: the port has as many as it may"));
+            return None;
+        }
+        self.tell(|model| format!("learned {source} on {}", model.port_path(port)));
+        self.walk.write(StateEntry::Mac {
+            bridge: domain,
+            mac: source,
+            port,
+        });
+        None
+    }
+
+    /// Answers requests for declared addresses, so that nobody else has to see them.
+    fn arp(&mut self, port: &Port) -> Option<Next> {
+        let operation = Operation::from_number(self.walk.protocol().into());
+        let is_request = operation == Operation::Request;
+        if !is_request && (operation != Operation::Reply || !self.walk.dst_mac().is_group()) {
+            return None;
+        }
+        let target = self.walk.dst_v4();
+        self.walk.depends_on(Tag::Address(self.domain.id, target));
+        let owner = self.domain.addresses.get(&target).copied();
+        // An announcement, or the owner's own question, is for the others (RFC 5227, 2.3).
+        if self.walk.is_gratuitous() {
+            self.announced(port);
+            return None;
+        }
+        match owner {
+            Some(seed) if is_request && seed.owner != self.ingress => self.answer(port, seed),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, port: &Port, seed: Seed) -> Option<Next> {
+        self.tell(|model| {
+            format!(
+                "ARP answered: {} has it, {}",
+                model.port_path(seed.owner),
+                seed.mac
+            )
+        });
+        if let Some(request) = self.walk.arp() {
+            let asker = Mac(self.walk.packet.key.head.src_mac);
+            let frame = request.answered_by(seed.mac.0).frame(asker.0);
+            self.walk.emit(Emission {
+                origin: Origin::ToPort(self.ingress),
+                frame,
+            });
+            let asked = self.walk.snapshot.port(seed.owner);
+            if let Some(asked) = asked.filter(|it| is_router_port(it) && port.learns()) {
+                // It is about to be spoken to, so it will have to speak back.
+                router::learn(self.walk, asked, request.sender, Mac(request.sender_mac));
+            }
+        }
+        Some(self.walk.answered())
+    }
+
+    /// Routers hear that an address they know moved to another MAC; they learn nothing new from it.
+    fn announced(&mut self, port: &Port) {
+        if !port.learns() || self.domain.router_ports.is_empty() {
+            return;
+        }
+        let Some(arp) = self.walk.arp() else { return };
+        for id in &self.domain.router_ports {
+            let known = self.walk.state.neighbour(*id, arp.sender).is_some();
+            self.walk.depends_on(Tag::Neighbour(*id, arp.sender));
+            if let Some(router_port) = self.walk.snapshot.port(*id).filter(|_| known) {
+                router::learn(self.walk, router_port, arp.sender, Mac(arp.sender_mac));
+            }
+        }
+    }
+
+    fn switch(&mut self) -> Next {
+        let destination = self.walk.dst_mac();
+        if destination.is_reserved_group() {
+            let cause = Some(Cause::Bridge(self.bridge));
+            return self.walk.drop(DropReason::ReservedGroup, cause);
+        }
+        if destination.is_group() {
+            return self.flood(|| format!("{destination} is a group"));
+        }
+        self.walk.depends_on(Tag::Mac(self.domain.id, destination));
+        if let Some(seed) = self.domain.seeds.get(&destination).copied() {
+            return self.forward(seed.exit, || format!("{destination} is declared"));
+        }
+        match self.learned(destination) {
+            Some(port) => self.forward(port, || format!("{destination} is learned")),
+            None => self.flood(|| format!("nobody knows {destination}")),
+        }
+    }
+
+    /// The port behind which a MAC was seen, if it is still one of this domain.
+    fn learned(&mut self, mac: Mac) -> Option<PortId> {
+        let id = self.walk.state.mac(self.domain.id, mac)?;
+        self.walk.depends_on(Tag::Port(id));
+        let port = self.walk.snapshot.port(id)?;
+        let here = matches!(port.device, DeviceId::Bridge(bridge) if self.domain.bridges.contains(&bridge));
+        (here && port.peer.is_none()).then_some(id)
+    }
+
+    fn forward(&mut self, exit: PortId, why: impl FnOnce() -> String) -> Next {
+        self.tell(|model| format!("{} on {}", why(), model.port_path(exit)));
+        if exit == self.ingress {
+            return self
+                .walk
+                .drop(DropReason::SamePort, Some(Cause::Port(exit)));
+        }
+        Next::Send(exit)
+    }
+
+    fn flood(&mut self, why: impl FnOnce() -> String) -> Next {
+        let domain = self.domain.id;
+        self.walk.depends_on(Tag::Flood(domain));
+        for (host, _) in self.walk.snapshot.flood_hosts(domain) {
+            self.walk.depends_on(Tag::Host(host));
+        }
+        let ports = self.domain.ports.len();
+        self.tell(|_| format!("{}: flooded, the domain has {ports} ports", why()));
+        Next::Done(Verdict::Flood { domain })
+    }
+
+    fn tell(&mut self, text: impl FnOnce(&Model) -> String) {
+        let (model, bridge) = (self.walk.snapshot.model(), self.bridge);
+        self.walk.step(|| Step {
+            device: format!("bridge {}", model.bridge_name(bridge)),
+            text: text(model),
+        });
+    }
+}
+
+fn is_router_port(port: &Port) -> bool {
+    matches!(port.device, DeviceId::Router(_))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! What a router does for itself: ARP, pings, and word to the sender when a TTL ends.
+//!
+//! No state. Called by the router device. What the router answers is routed like any packet of its own.
+
+use super::{At, Hop, learn, origin};
+use crate::mac::Mac;
+use crate::route::Target;
+use crate::simulate::{Cause, Emission};
+use crate::tag::Tag;
+use crate::trace::TraceSink;
+use crate::walk::Next;
+use std::net::Ipv4Addr;
+use weft_common::DropReason;
+use weft_common::frame::ETHERTYPE_IPV4;
+use weft_common::key::Fragment;
+use weft_wire::{Operation, ethernet, icmp};
+
+/// Type and code of an echo request (RFC 792).
+const ECHO_REQUEST: (u8, u8) = (8, 0);
+
+impl<T: TraceSink> At<'_, '_, T> {
+    /// ARP that reached the router itself: replies to its questions, and questions on ports without a bridge.
+    pub(super) fn arp(&mut self) -> Next {
+        let operation = Operation::from_number(self.walk.protocol().into());
+        let own = |address: Ipv4Addr| self.port.ipv4_addresses().any(|it| it == address);
+        match operation {
+            Operation::Request if own(self.walk.dst_v4()) => self.answer_arp(),
+            Operation::Request if self.walk.is_gratuitous() => self.hear(true),
+            Operation::Reply => self.hear(false),
+            Operation::Request | Operation::Other(_) => self.not_served(),
+        }
+    }
+
+    /// A packet for one of the router's own addresses.
+    pub(super) fn serve(&mut self) -> Next {
+        // A fragmented ping would have to be put together first.
+        if self.walk.fragment() != Fragment::Whole || self.walk.icmp_type() != Some(ECHO_REQUEST) {
+            return self.not_served();
+        }
+        self.tell(|_| "a ping for the router itself".to_owned());
+        let sender = self.walk.src_v4();
+        match icmp::echo_reply(self.walk.ipv4_bytes()) {
+            Ok(reply) => self.send_back(sender, &reply, DropReason::RouterLocal),
+            Err(error) => self.refuse(error, DropReason::RouterLocal),
+        }
+    }
+
+    /// The TTL ends here: the sender is told, from the port by which the packet came.
+    pub(super) fn time_exceeded(&mut self) -> Next {
+        self.tell(|_| "the TTL ends here".to_owned());
+        let sender = self.walk.src_v4();
+        let packet = self.walk.ipv4_bytes();
+        let Some(own) = self.port.ipv4_addresses().next() else {
+            let cause = Some(Cause::Port(self.port.id));
+            return self.walk.drop_once(DropReason::TtlExpired, cause);
+        };
+        match icmp::time_exceeded(own, packet) {
+            Ok(error) => self.send_back(sender, &error, DropReason::TtlExpired),
+            Err(error) => self.refuse(error, DropReason::TtlExpired),
+        }
+    }
+
+    fn answer_arp(&mut self) -> Next {
+        if let Some(request) = self.walk.arp() {
+            self.tell(|_| format!("answers: {request}"));
+            let frame = request
+                .answered_by(self.port.mac.0)
+                .frame(request.sender_mac);
+            self.walk.emit(Emission {
+                origin: origin(self.port),
+                frame,
+            });
+            learn(
+                self.walk,
+                self.port,
+                request.sender,
+                Mac(request.sender_mac),
+            );
+        }
+        self.walk.answered()
+    }
+
+    /// Someone says where it is. An announcement that nobody asked for changes only what is known already.
+    fn hear(&mut self, announcement: bool) -> Next {
+        let Some(arp) = self.walk.arp() else {
+            return self.walk.answered();
+        };
+        self.tell(|_| format!("hears: {arp}"));
+        self.walk
+            .depends_on(Tag::Neighbour(self.port.id, arp.sender));
+        let known = self
+            .walk
+            .state
+            .neighbour(self.port.id, arp.sender)
+            .is_some();
+        if known || !announcement {
+            learn(self.walk, self.port, arp.sender, Mac(arp.sender_mac));
+        }
+        self.walk.answered()
+    }
+
+    /// Sends a packet of the router's own. Without a way back the packet that caused it is dropped as `reason`.
+    fn send_back(&mut self, to: Ipv4Addr, packet: &[u8], reason: DropReason) -> Next {
+        let hop = match self.table.lookup(to).route {
+            Some((_, Target::Connected { port })) => self.resolve(port, to),
+            Some((_, Target::Via { port, address })) => self.resolve(port, address),
+            _ => {
+                self.tell(|_| format!("no way back to {to}"));
+                return self
+                    .walk
+                    .drop_once(reason, Some(Cause::Router(self.router)));
+            }
+        };
+        match hop {
+            Hop::Known { port, mac } => {
+                self.tell(|model| format!("answers {to} by {}", model.port_path(port.id)));
+                let frame = ethernet::frame(mac.0, port.mac.0, ETHERTYPE_IPV4, packet);
+                self.walk.emit(Emission {
+                    origin: origin(port),
+                    frame,
+                });
+                self.walk.answered()
+            }
+            Hop::Unknown { port, address } => self.ask(port, address),
+            Hop::Never { reason, port } => self.walk.drop_once(reason, Some(Cause::Port(port))),
+        }
+    }
+
+    /// There is no answer to this very packet.
+    fn refuse(&mut self, error: icmp::IcmpError, reason: DropReason) -> Next {
+        self.tell(|_| format!("no answer: {error}"));
+        self.walk
+            .drop_once(reason, Some(Cause::Router(self.router)))
+    }
+
+    fn not_served(&mut self) -> Next {
+        self.walk
+            .drop(DropReason::RouterLocal, Some(Cause::Router(self.router)))
+    }
+}

@@ -1,0 +1,381 @@
+//! What a topology must be: references lead somewhere, names and addresses are unique where they must be.
+//!
+//! No state. Called once per transaction, on the finished draft: so within a transaction order is free.
+
+use super::draft::Draft;
+use super::{DeviceId, Kind, Model, Port, Route, RouteAction};
+use crate::id::{BridgeId, HostId, TenantId};
+use crate::mac::Mac;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr};
+use uuid::Uuid;
+
+/// Longest name of an interface in Linux (IFNAMSIZ less the final zero).
+const INTERFACE_NAME_MAX: usize = 15;
+/// Longest name of an object.
+const NAME_MAX: usize = 63;
+
+pub(super) fn validate(draft: &mut Draft<'_>) {
+    let model = draft.model.clone();
+    names(draft, &model);
+    references(draft, &model);
+    hosts(draft, &model);
+    routers(draft, &model);
+    for port in model.ports.values() {
+        port_kind(draft, &model, port);
+        port_mac(draft, port);
+        port_addresses(draft, port);
+    }
+    bindings(draft, &model);
+    seeded_macs(draft, &model);
+    device_addresses(draft, &model);
+}
+
+fn at(port: &Port) -> (Kind, Uuid) {
+    (Kind::Port, port.id.0)
+}
+
+fn names(draft: &mut Draft<'_>, model: &Model) {
+    for object in model.objects() {
+        if draft.touched(object.kind(), object.id()) && !is_name(object.name()) {
+            let message = format!(
+                "`{}` can't be a name: expected 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`",
+                object.name()
+            );
+            draft.refuse_at((object.kind(), object.id()), "/name", message);
+        }
+    }
+    let mut unique = Unique::new("/name", "the name is taken");
+    for it in model.tenants.values() {
+        let text = format!("tenant {}", it.name);
+        unique.see(
+            draft,
+            ("tenant", Uuid::nil(), &it.name),
+            (Kind::Tenant, it.id.0),
+            &text,
+        );
+    }
+    for it in model.bridges.values() {
+        let text = format!("bridge {}", it.name);
+        unique.see(
+            draft,
+            ("device", it.tenant.0, &it.name),
+            (Kind::Bridge, it.id.0),
+            &text,
+        );
+    }
+    for it in model.routers.values() {
+        let text = format!("router {}", it.name);
+        unique.see(
+            draft,
+            ("device", it.tenant.0, &it.name),
+            (Kind::Router, it.id.0),
+            &text,
+        );
+    }
+    for it in model.ports.values() {
+        let device = device_uuid(it.device);
+        unique.see(
+            draft,
+            ("port", device, &it.name),
+            at(it),
+            &model.port_path(it.id),
+        );
+    }
+    for it in model.hosts.values() {
+        let text = format!("host {}", it.name);
+        unique.see(
+            draft,
+            ("host", Uuid::nil(), &it.name),
+            (Kind::Host, it.id.0),
+            &text,
+        );
+    }
+    for it in model.zones.values() {
+        let text = format!("tunnel zone {}", it.name);
+        unique.see(
+            draft,
+            ("zone", Uuid::nil(), &it.name),
+            (Kind::TunnelZone, it.id.0),
+            &text,
+        );
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(letter)
+}
+
+fn device_uuid(device: DeviceId) -> Uuid {
+    match device {
+        DeviceId::Bridge(id) => id.0,
+        DeviceId::Router(id) => id.0,
+    }
+}
+
+fn references(draft: &mut Draft<'_>, model: &Model) {
+    let tenant_exists = |id: TenantId| model.tenants.contains_key(&id);
+    for it in model
+        .bridges
+        .values()
+        .filter(|it| !tenant_exists(it.tenant))
+    {
+        let text = format!("bridge {}", it.name);
+        draft.refuse_missing(
+            (Kind::Bridge, it.id.0),
+            "/tenant",
+            (Kind::Tenant, it.tenant.0),
+            &text,
+        );
+    }
+    for it in model
+        .routers
+        .values()
+        .filter(|it| !tenant_exists(it.tenant))
+    {
+        let text = format!("router {}", it.name);
+        draft.refuse_missing(
+            (Kind::Router, it.id.0),
+            "/tenant",
+            (Kind::Tenant, it.tenant.0),
+            &text,
+        );
+    }
+    for it in model.ports.values() {
+        let path = model.port_path(it.id);
+        if model.device(it.device).is_none() {
+            let kind = match it.device {
+                DeviceId::Bridge(_) => Kind::Bridge,
+                DeviceId::Router(_) => Kind::Router,
+            };
+            draft.refuse_missing(at(it), "/device", (kind, device_uuid(it.device)), &path);
+        }
+        if let Some(binding) = it
+            .binding
+            .as_ref()
+            .filter(|it| !model.hosts.contains_key(&it.host))
+        {
+            let missing = (Kind::Host, binding.host.0);
+            draft.refuse_missing(at(it), "/binding/host", missing, &path);
+        }
+    }
+}
+
+fn hosts(draft: &mut Draft<'_>, model: &Model) {
+    let mut unique: Unique<(&str, Ipv4Addr)> = Unique::new("", "the underlay address is taken");
+    let zones: HashMap<&str, Uuid> = model
+        .zones
+        .values()
+        .map(|zone| (zone.name.as_str(), zone.id.0))
+        .collect();
+    for host in model.hosts.values() {
+        let key = (Kind::Host, host.id.0);
+        for (zone, &address) in &host.zones {
+            let pointer = format!("/zones/{}", escape(zone));
+            if !zones.contains_key(zone.as_str()) {
+                let message = format!(
+                    "host {} is in tunnel zone `{zone}`, which doesn't exist",
+                    host.name
+                );
+                draft.refuse_at(key, pointer.clone(), message);
+            }
+            if !is_unicast(address) {
+                let message = format!("{address} can't be the address of a host");
+                draft.refuse_at(key, pointer.clone(), message);
+            }
+            unique.pointer = pointer;
+            unique.see(draft, (zone, address), key, &format!("host {}", host.name));
+        }
+    }
+}
+
+/// RFC 6901, section 3.
+fn escape(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}
+
+fn routers(draft: &mut Draft<'_>, model: &Model) {
+    for router in model.routers.values() {
+        if !draft.touched(Kind::Router, router.id.0) {
+            continue;
+        }
+        for (
+            index,
+            Route {
+                to,
+                action,
+                weight: _,
+            },
+        ) in router.routes.iter().enumerate()
+        {
+            let key = (Kind::Router, router.id.0);
+            if *to != to.trunc() {
+                let message = format!("{to} has bits beyond its prefix: expected {}", to.trunc());
+                draft.refuse_at(key, format!("/routes/{index}/to"), message);
+            }
+            match action {
+                RouteAction::Via(address) if !is_unicast(*address) => {
+                    let message = format!("{address} can't be a next hop");
+                    draft.refuse_at(key, format!("/routes/{index}/action/via"), message);
+                }
+                RouteAction::Via(_) | RouteAction::Blackhole | RouteAction::Reject => {}
+            }
+        }
+    }
+}
+
+/// Interior xor exterior, and a sensible partner.
+fn port_kind(draft: &mut Draft<'_>, model: &Model, port: &Port) {
+    if let Some(binding) = &port.binding {
+        if port.peer.is_some() {
+            let message = "a port is bound to an interface or has a peer, not both";
+            // Whoever gave it the peer may not have touched the port itself.
+            let culprit = if draft.touched(Kind::Port, port.id.0) {
+                port.id
+            } else {
+                port.peer.unwrap_or(port.id)
+            };
+            draft.refuse_at((Kind::Port, culprit.0), "/binding", message);
+        }
+        let length = binding.interface.len();
+        if length == 0 || length > INTERFACE_NAME_MAX || binding.interface.contains(['/', ' ']) {
+            let message = format!(
+                "`{}` can't be an interface: expected 1 to {INTERFACE_NAME_MAX} characters",
+                binding.interface
+            );
+            draft.refuse_at(at(port), "/binding/interface", message);
+        }
+    }
+    let peer = port.peer.and_then(|id| model.ports.get(&id));
+    if peer.is_some_and(|peer| peer.device == port.device) && draft.touched(Kind::Port, port.id.0) {
+        draft.refuse_at(at(port), "/peer", "the peer is a port of the same device");
+    }
+}
+
+fn port_mac(draft: &mut Draft<'_>, port: &Port) {
+    if port.mac.is_group() || port.mac == Mac::default() {
+        let message = format!(
+            "{} can't be the MAC of a port: it names a group or nobody",
+            port.mac
+        );
+        draft.refuse_at(at(port), "/mac", message);
+    }
+}
+
+fn port_addresses(draft: &mut Draft<'_>, port: &Port) {
+    if draft.unchanged_port(port) {
+        return;
+    }
+    for (index, address) in port.addresses.iter().enumerate() {
+        let message = match (port.device, address.prefix) {
+            (DeviceId::Bridge(_), Some(_)) => Some(format!(
+                "{address} has a prefix length: on a bridge expected the bare address {}",
+                address.address
+            )),
+            (DeviceId::Router(_), None) => Some(format!(
+                "{address} has no prefix length: on a router expected one like {address}/24"
+            )),
+            (_, Some(prefix)) if prefix > address.prefix_max() => Some(format!(
+                "{address}: expected a prefix of at most {}",
+                address.prefix_max()
+            )),
+            _ => None,
+        };
+        let usable = match address.address {
+            IpAddr::V4(it) => is_unicast(it),
+            IpAddr::V6(it) => !it.is_unspecified() && !it.is_loopback() && !it.is_multicast(),
+        };
+        let unusable = || format!("{} can't be the address of a port", address.address);
+        if let Some(message) = message.or_else(|| (!usable).then(unusable)) {
+            draft.refuse_at(at(port), format!("/addresses/{index}"), message);
+        }
+    }
+}
+
+/// What a single machine may have (RFC 1122, 3.2.1.3).
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !address.is_multicast()
+        && !address.is_loopback()
+        && address.octets()[0] != 0
+        && address.octets()[0] < 240
+}
+
+fn bindings(draft: &mut Draft<'_>, model: &Model) {
+    let mut unique = Unique::new("/binding", "the interface is taken");
+    for port in model.ports.values() {
+        if let Some(binding) = &port.binding {
+            let key: (HostId, &str) = (binding.host, &binding.interface);
+            unique.see(draft, key, at(port), &model.port_path(port.id));
+        }
+    }
+}
+
+/// MACs that a bridge knows without learning: of its exterior ports and of the router ports behind it.
+fn seeded_macs(draft: &mut Draft<'_>, model: &Model) {
+    let mut unique: Unique<(BridgeId, Mac)> = Unique::new("/mac", "the MAC is taken");
+    for port in model.ports.values() {
+        let DeviceId::Bridge(bridge) = port.device else {
+            continue;
+        };
+        let owner = match port.peer.map(|id| model.ports.get(&id)) {
+            None => port,
+            Some(Some(peer)) if matches!(peer.device, DeviceId::Router(_)) => peer,
+            Some(_) => continue,
+        };
+        unique.see(
+            draft,
+            (bridge, owner.mac),
+            at(owner),
+            &model.port_path(owner.id),
+        );
+    }
+}
+
+fn device_addresses(draft: &mut Draft<'_>, model: &Model) {
+    let mut unique: Unique<(DeviceId, IpAddr)> = Unique::new("", "the address is taken");
+    for port in model.ports.values() {
+        for (index, address) in port.addresses.iter().enumerate() {
+            unique.pointer = format!("/addresses/{index}");
+            let path = model.port_path(port.id);
+            unique.see(draft, (port.device, address.address), at(port), &path);
+        }
+    }
+}
+
+/// Refuses the second owner of something. The one that this transaction put is the one to blame.
+struct Unique<K> {
+    pointer: String,
+    complaint: &'static str,
+    owners: HashMap<K, ((Kind, Uuid), String, String)>,
+}
+
+impl<K: Eq + Hash> Unique<K> {
+    fn new(pointer: &str, complaint: &'static str) -> Self {
+        Self {
+            pointer: pointer.to_owned(),
+            complaint,
+            owners: HashMap::new(),
+        }
+    }
+
+    fn see(&mut self, draft: &mut Draft<'_>, key: K, owner: (Kind, Uuid), text: &str) {
+        let Some((first, first_text, first_pointer)) = self.owners.get(&key) else {
+            let entry = (owner, text.to_owned(), self.pointer.clone());
+            self.owners.insert(key, entry);
+            return;
+        };
+        let (kind, id) = owner;
+        let (blamed, pointer, holder) = if draft.touched(kind, id) {
+            (owner, &self.pointer, first_text.as_str())
+        } else {
+            (*first, first_pointer, text)
+        };
+        draft.refuse_at(
+            blamed,
+            pointer.clone(),
+            format!("{}: {holder} has it", self.complaint),
+        );
+    }
+}

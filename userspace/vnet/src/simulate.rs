@@ -1,0 +1,166 @@
+//! The decision: where a packet goes, and which packets go the same way.
+//!
+//! A packet walks through these stages, again and again until one of them ends its way:
+//!
+//! | stage | where | what it decides | what it may look at |
+//! |---|---|---|---|
+//! | enter | [`device::port`] | the workload's port exists and is up | ingress port |
+//! | learn | [`device::bridge`] | the source MAC, on a port without addresses | source MAC |
+//! | ARP | [`device::bridge`] | requests for declared addresses are answered | operation, target, sender |
+//! | switch | [`device::bridge`] | the egress port, or a flood | destination MAC |
+//! | accept | [`device::router`] | the frame is for the router's port | destination MAC, VLAN tag or not |
+//! | serve | [`device::router`] | ARP and pings for the router itself | operation; protocol, ICMP type |
+//! | route | [`device::router`] | the egress port and next hop; TTL | bits of the destination address |
+//! | resolve | [`device::router`] | the next hop's MAC | nothing of the packet |
+//! | leave | [`device::port`] | the port is up; the workload, or the peer's device | nothing of the packet |
+//!
+//! No state of its own. The agent calls [`simulate`] for misses, for flows that a change concerns, and for
+//! packets that the network makes; `weft trace` and the tests call it, too. There is no other decision.
+
+use crate::device::{self, router};
+use crate::flow_state::{FlowState, StateEntry};
+use crate::id::{BridgeId, PortId, RouterId};
+use crate::mac::Mac;
+use crate::packet::{Entry, Packet};
+use crate::snapshot::Snapshot;
+use crate::tag::Tag;
+use crate::trace::{Step, TraceSink};
+use crate::walk::{Next, Walk};
+use ipnet::Ipv4Net;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use weft_common::{DropReason, FlowKey};
+
+/// Devices that a packet may cross.
+pub const DEVICES_MAX: usize = 32;
+
+/// A decision, as data: whoever asked applies it, prints it or throws it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where the packet goes.
+    pub verdict: Verdict,
+    /// Bits looked at: a packet that agrees on them goes the same way. Ingress port and network always.
+    pub mask: FlowKey,
+    /// New source and destination, where a router rewrote them.
+    pub macs: Option<(Mac, Mac)>,
+    /// Routers crossed: guard, and amount to subtract.
+    pub ttl_decrement: u8,
+    /// What the decision depended on.
+    pub tags: BTreeSet<Tag>,
+    /// What the network learned from this packet.
+    pub writes: Vec<StateEntry>,
+    /// Packets that the network makes because of this one.
+    pub emit: Vec<Emission>,
+    /// Whether the decision may become a flow. Answers, waiting packets and ended TTLs are for one packet only.
+    pub install: bool,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To this exterior port, wherever it is live.
+    Deliver(PortId),
+    /// To every port of the domain but the ingress port.
+    Flood {
+        /// Id of the flood domain.
+        domain: BridgeId,
+    },
+    /// Nowhere.
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// What in the topology said so, where something did.
+        cause: Option<Cause>,
+    },
+    /// Nowhere: the network itself took it, and perhaps answered.
+    Answered,
+    /// It has to be simulated again when this next hop is known, for which [`Outcome::emit`] asks.
+    Wait {
+        /// The router's port to which the next hop is connected.
+        router_port: PortId,
+        /// The next hop.
+        address: Ipv4Addr,
+    },
+}
+
+/// What in the topology caused a drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A static route.
+    Route {
+        /// Its router.
+        router: RouterId,
+        /// Its prefix.
+        to: Ipv4Net,
+    },
+    /// A router as a whole.
+    Router(RouterId),
+    /// A bridge as a whole.
+    Bridge(BridgeId),
+    /// A port.
+    Port(PortId),
+}
+
+/// A packet that the network makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emission {
+    /// Where it starts.
+    pub origin: Origin,
+    /// The whole frame.
+    pub frame: Vec<u8>,
+}
+
+/// Where a packet of the network itself starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It goes straight to this exterior port.
+    ToPort(PortId),
+    /// It leaves a device by this port: to be simulated with [`Entry::Device`].
+    Device(PortId),
+}
+
+/// Decides on one packet. `now_ms` is for state with time in it, of which there is none yet.
+pub fn simulate(
+    snapshot: &Snapshot,
+    state: &FlowState,
+    packet: &Packet<'_>,
+    now_ms: u64,
+    trace: &mut impl TraceSink,
+) -> Outcome {
+    let _ = now_ms;
+    let mut walk = Walk::new(snapshot, state, packet, trace);
+    let mut next = match packet.entry {
+        Entry::Workload(port) => device::port::enter(&mut walk, port),
+        Entry::Device(port) => Next::Send(port),
+    };
+    let mut devices = 0;
+    let verdict = loop {
+        next = match next {
+            Next::Done(verdict) => break verdict,
+            Next::Send(port) => device::port::leave(&mut walk, port),
+            Next::Receive(port) => {
+                devices += 1;
+                if devices > DEVICES_MAX {
+                    walk.drop(DropReason::TooManyDevices, Some(Cause::Port(port)))
+                } else {
+                    device::receive(&mut walk, port)
+                }
+            }
+        };
+    };
+    walk.step(|| Step {
+        device: "outcome".to_owned(),
+        text: crate::text::describe_verdict(&verdict, snapshot),
+    });
+    walk.finish(verdict)
+}
+
+/// The question who has `address`, asked out of a router's port; for asking again while packets wait.
+/// None when the port isn't there, or has no IPv4 address.
+pub fn arp_request(
+    snapshot: &Snapshot,
+    router_port: PortId,
+    address: Ipv4Addr,
+) -> Option<Emission> {
+    router::arp_request(snapshot.port(router_port)?, address)
+}

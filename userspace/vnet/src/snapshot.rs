@@ -1,0 +1,231 @@
+//! The topology as the packet path reads it: with flood domains, seeded addresses and routing tables worked out.
+//!
+//! Immutable and built whole; the agent builds one per revision (or change of activity) and shares it by Arc.
+
+use crate::id::{BridgeId, HostId, PortId, RouterId};
+use crate::mac::Mac;
+use crate::model::{DeviceId, Model, Port};
+use crate::route::RoutingTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// Where ports and flood sets are live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Host of each live port, and its tunnel key there.
+    pub ports: BTreeMap<PortId, (HostId, u32)>,
+    /// Tunnel key of each flood domain's set on each host.
+    pub floods: BTreeMap<(BridgeId, HostId), u32>,
+}
+
+/// Bridges that are joined by peerings: they forward like one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloodDomain {
+    /// The smallest id of its bridges.
+    pub id: BridgeId,
+    /// Its bridges, in order of their ids.
+    pub bridges: Vec<BridgeId>,
+    /// Exterior ports that take part in floods, in order of their ids: those that are up.
+    pub ports: Vec<PortId>,
+    /// Ports of routers that are attached to it, in order of their ids.
+    pub router_ports: Vec<PortId>,
+    /// MACs that are known without learning.
+    pub seeds: BTreeMap<Mac, Seed>,
+    /// IPv4 addresses that are known without asking.
+    pub addresses: BTreeMap<Ipv4Addr, Seed>,
+}
+
+/// An address that the topology itself declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The exterior bridge port, or router port, whose it is.
+    pub owner: PortId,
+    /// The bridge port through which it is reached: the owner itself, or the attached router port's peer.
+    pub exit: PortId,
+    /// The owner's MAC.
+    pub mac: Mac,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    model: Arc<Model>,
+    activity: Activity,
+    domains: BTreeMap<BridgeId, FloodDomain>,
+    domain_of: BTreeMap<BridgeId, BridgeId>,
+    tables: BTreeMap<RouterId, RoutingTable>,
+}
+
+impl Snapshot {
+    /// Works out what the packet path needs.
+    pub fn build(model: Arc<Model>, activity: Activity) -> Snapshot {
+        let domain_of = join_bridges(&model);
+        let domains = build_domains(&model, &domain_of);
+        let mut ports_of: BTreeMap<RouterId, Vec<&Port>> = BTreeMap::new();
+        for port in model.ports.values() {
+            if let DeviceId::Router(router) = port.device {
+                ports_of.entry(router).or_default().push(port);
+            }
+        }
+        let table = |router: &Arc<crate::model::Router>| {
+            let ports = ports_of.get(&router.id).into_iter().flatten().copied();
+            (router.id, RoutingTable::new(ports, &router.routes))
+        };
+        let tables = model.routers.values().map(table).collect();
+        Snapshot {
+            model,
+            activity,
+            domains,
+            domain_of,
+            tables,
+        }
+    }
+
+    /// The topology that it was built from.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The topology that it was built from, shared.
+    pub fn shared_model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Where everything is live.
+    pub fn all_activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// The host on which a port is live, and the port's tunnel key there.
+    pub fn activity(&self, port: PortId) -> Option<(HostId, u32)> {
+        self.activity.ports.get(&port).copied()
+    }
+
+    /// The hosts that take flooded frames of a domain, with their keys for it.
+    pub fn flood_hosts(&self, domain: BridgeId) -> impl Iterator<Item = (HostId, u32)> {
+        let all = self.activity.floods.iter();
+        all.filter(move |((id, _), _)| *id == domain)
+            .map(|((_, host), key)| (*host, *key))
+    }
+
+    /// Every flood domain, in order of its id.
+    pub fn flood_domains(&self) -> impl Iterator<Item = &FloodDomain> {
+        self.domains.values()
+    }
+
+    /// The flood domain that a bridge is in.
+    pub fn flood_domain_of(&self, bridge: BridgeId) -> Option<&FloodDomain> {
+        self.domains.get(self.domain_of.get(&bridge)?)
+    }
+
+    /// A port of the topology.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.model.ports.get(&id).map(|port| &**port)
+    }
+
+    /// A router's routing table.
+    pub fn routing_table(&self, router: RouterId) -> Option<&RoutingTable> {
+        self.tables.get(&router)
+    }
+
+    /// The bridge that a router's port is peered with.
+    pub fn attached_domain(&self, router_port: &Port) -> Option<&FloodDomain> {
+        match self.port(router_port.peer?)?.device {
+            DeviceId::Bridge(bridge) => self.flood_domain_of(bridge),
+            DeviceId::Router(_) => None,
+        }
+    }
+
+    pub(crate) fn routing_tables(&self) -> &BTreeMap<RouterId, RoutingTable> {
+        &self.tables
+    }
+
+    pub(crate) fn domain_ids(&self) -> &BTreeMap<BridgeId, BridgeId> {
+        &self.domain_of
+    }
+}
+
+/// For each bridge the smallest id that it reaches over peerings whose both sides are up.
+fn join_bridges(model: &Model) -> BTreeMap<BridgeId, BridgeId> {
+    let mut joined: BTreeMap<BridgeId, Vec<BridgeId>> = BTreeMap::new();
+    for port in model.ports.values().filter(|port| port.admin_up) {
+        let peer = port
+            .peer
+            .and_then(|id| model.ports.get(&id))
+            .filter(|peer| peer.admin_up);
+        if let (DeviceId::Bridge(here), Some(DeviceId::Bridge(there))) =
+            (port.device, peer.map(|peer| peer.device))
+        {
+            joined.entry(here).or_default().push(there);
+        }
+    }
+    let mut domain_of = BTreeMap::new();
+    // In order of ids, so that the first bridge of a domain that comes is its smallest.
+    for &first in model.bridges.keys() {
+        let mut open = vec![first];
+        while let Some(bridge) = open.pop() {
+            if let std::collections::btree_map::Entry::Vacant(entry) = domain_of.entry(bridge) {
+                entry.insert(first);
+                open.extend(joined.get(&bridge).into_iter().flatten());
+            }
+        }
+    }
+    domain_of
+}
+
+fn build_domains(
+    model: &Model,
+    domain_of: &BTreeMap<BridgeId, BridgeId>,
+) -> BTreeMap<BridgeId, FloodDomain> {
+    let mut domains: BTreeMap<BridgeId, FloodDomain> = BTreeMap::new();
+    for (&bridge, &id) in domain_of {
+        let domain = domains.entry(id).or_insert_with(|| FloodDomain {
+            id,
+            bridges: Vec::new(),
+            ports: Vec::new(),
+            router_ports: Vec::new(),
+            seeds: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+        });
+        domain.bridges.push(bridge);
+    }
+    let mut router_ports: BTreeMap<BridgeId, BTreeSet<PortId>> = BTreeMap::new();
+    for port in model.ports.values() {
+        let DeviceId::Bridge(bridge) = port.device else {
+            continue;
+        };
+        let Some(domain) = domain_of.get(&bridge).and_then(|id| domains.get_mut(id)) else {
+            continue;
+        };
+        let owner = match port.peer {
+            None => port,
+            Some(peer) => match model.ports.get(&peer) {
+                Some(peer) if matches!(peer.device, DeviceId::Router(_)) => {
+                    router_ports.entry(domain.id).or_default().insert(peer.id);
+                    peer
+                }
+                _ => continue,
+            },
+        };
+        if port.peer.is_none() && port.admin_up {
+            domain.ports.push(port.id);
+        }
+        let seed = Seed {
+            owner: owner.id,
+            exit: port.id,
+            mac: owner.mac,
+        };
+        // A MAC that two bridges of a domain declare belongs to the first by id, on every host alike.
+        domain.seeds.entry(owner.mac).or_insert(seed);
+        for address in owner.ipv4_addresses() {
+            domain.addresses.entry(address).or_insert(seed);
+        }
+    }
+    for (id, ports) in router_ports {
+        if let Some(domain) = domains.get_mut(&id) {
+            domain.router_ports = ports.into_iter().collect();
+        }
+    }
+    domains
+}

@@ -1,0 +1,228 @@
+//! One packet's way through the topology: what the devices may ask about it, and what they leave behind.
+//!
+//! Owned by [`crate::simulate`]; the devices get it in turn. Reading a header field records its bits in the
+//! mask, unless the field was rewritten on the way: then its value comes from the decision and not the packet.
+
+use crate::flow_state::{FlowState, StateEntry};
+use crate::id::PortId;
+use crate::mac::Mac;
+use crate::mask::{Mask, prefix_bits};
+use crate::packet::{Entry, Packet};
+use crate::simulate::{Cause, Emission, Outcome, Verdict};
+use crate::snapshot::Snapshot;
+use crate::tag::Tag;
+use crate::trace::{Step, TraceSink};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use weft_common::DropReason;
+use weft_common::frame::protocol;
+use weft_common::key::{Fragment, Network, VLAN_PRESENT};
+use weft_wire::Arp;
+
+/// Where the packet goes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Into the device of this port, by it.
+    Receive(PortId),
+    /// Out of the device of this port, by it.
+    Send(PortId),
+    /// The way is over.
+    Done(Verdict),
+}
+
+/// See the module's text.
+pub(crate) struct Walk<'a, T> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) state: &'a FlowState,
+    pub(crate) packet: &'a Packet<'a>,
+    trace: &'a mut T,
+    mask: Mask,
+    macs: Option<(Mac, Mac)>,
+    routers_crossed: u8,
+    tags: BTreeSet<Tag>,
+    writes: Vec<StateEntry>,
+    emit: Vec<Emission>,
+    install: bool,
+}
+
+impl<'a, T: TraceSink> Walk<'a, T> {
+    pub(crate) fn new(
+        snapshot: &'a Snapshot,
+        state: &'a FlowState,
+        packet: &'a Packet<'a>,
+        trace: &'a mut T,
+    ) -> Self {
+        Self {
+            snapshot,
+            state,
+            packet,
+            trace,
+            mask: Mask::default(),
+            macs: None,
+            routers_crossed: 0,
+            tags: BTreeSet::new(),
+            writes: Vec::new(),
+            emit: Vec::new(),
+            // A packet of the network's own has no ingress port that a flow could match.
+            install: matches!(packet.entry, Entry::Workload(_)),
+        }
+    }
+
+    pub(crate) fn finish(self, verdict: Verdict) -> Outcome {
+        Outcome {
+            verdict,
+            mask: self.mask.key(),
+            macs: self.macs,
+            ttl_decrement: self.routers_crossed,
+            tags: self.tags,
+            writes: self.writes,
+            emit: self.emit,
+            install: self.install,
+        }
+    }
+
+    // What a device may ask.
+
+    /// Always in the mask.
+    pub(crate) fn network(&self) -> Network {
+        self.packet.key.head.network()
+    }
+
+    pub(crate) fn src_mac(&mut self) -> Mac {
+        if let Some((source, _)) = self.macs {
+            return source;
+        }
+        self.mask.src_mac();
+        Mac(self.packet.key.head.src_mac)
+    }
+
+    pub(crate) fn dst_mac(&mut self) -> Mac {
+        if let Some((_, destination)) = self.macs {
+            return destination;
+        }
+        self.mask.dst_mac();
+        Mac(self.packet.key.head.dst_mac)
+    }
+
+    pub(crate) fn is_tagged(&mut self) -> bool {
+        self.mask.tagged();
+        self.packet.key.head.vlan & VLAN_PRESENT != 0
+    }
+
+    /// IP protocol or ARP operation.
+    pub(crate) fn protocol(&mut self) -> u8 {
+        self.mask.protocol();
+        self.packet.key.head.protocol
+    }
+
+    pub(crate) fn fragment(&mut self) -> Fragment {
+        self.mask.fragment();
+        self.packet.key.head.fragment()
+    }
+
+    /// ICMP type and code; none for other packets and later fragments.
+    pub(crate) fn icmp_type(&mut self) -> Option<(u8, u8)> {
+        if self.protocol() != protocol::ICMP || self.fragment() == Fragment::Later {
+            return None;
+        }
+        self.mask.l4_src();
+        let [icmp_type, code] = self.packet.key.head.l4_src.to_be_bytes();
+        Some((icmp_type, code))
+    }
+
+    /// Whole IPv4 source, or ARP sender address.
+    pub(crate) fn src_v4(&mut self) -> Ipv4Addr {
+        self.mask.src_v4();
+        self.packet.key.src_v4().into()
+    }
+
+    /// Whole IPv4 destination, or ARP target address.
+    pub(crate) fn dst_v4(&mut self) -> Ipv4Addr {
+        self.dst_v4_by(|address| (address, 32))
+    }
+
+    /// Something about the IPv4 destination, for which `decide` needed that many leading bits.
+    pub(crate) fn dst_v4_by<R>(&mut self, decide: impl FnOnce(Ipv4Addr) -> (R, u8)) -> R {
+        let (result, bits) = decide(self.packet.key.dst_v4().into());
+        self.mask.dst_v4(prefix_bits(bits));
+        result
+    }
+
+    /// Whether an ARP packet speaks of its sender's own address (RFC 5227, 3). One differing bit would show that
+    /// it doesn't, but then each pair of addresses would have its own mask, and masks are few.
+    pub(crate) fn is_gratuitous(&mut self) -> bool {
+        self.src_v4() == self.dst_v4()
+    }
+
+    /// The ARP packet itself. What it says beyond the key is for this packet only: no flow comes of it.
+    pub(crate) fn arp(&mut self) -> Option<Arp> {
+        self.install = false;
+        Arp::parse(self.packet.network_bytes()).ok()
+    }
+
+    /// The IPv4 packet itself, for an answer: no flow comes of it.
+    pub(crate) fn ipv4_bytes(&mut self) -> &'a [u8] {
+        self.install = false;
+        self.packet.network_bytes()
+    }
+
+    /// Whether the TTL ends at the next router. Flows have a guard for it.
+    pub(crate) fn ttl_ends(&self) -> bool {
+        self.packet.headers.ttl <= self.routers_crossed.saturating_add(1)
+    }
+
+    /// Whether the packet came from the workload of this port, and has been nowhere else.
+    pub(crate) fn entered_at(&self, port: PortId) -> bool {
+        self.packet.entry == Entry::Workload(port)
+    }
+
+    // What a device may leave behind.
+
+    pub(crate) fn cross_router(&mut self, source: Mac, destination: Mac) {
+        self.macs = Some((source, destination));
+        self.routers_crossed += 1;
+    }
+
+    pub(crate) fn depends_on(&mut self, tag: Tag) {
+        self.tags.insert(tag);
+    }
+
+    pub(crate) fn write(&mut self, entry: StateEntry) {
+        self.writes.push(entry);
+    }
+
+    pub(crate) fn emit(&mut self, emission: Emission) {
+        self.emit.push(emission);
+    }
+
+    pub(crate) fn step(&mut self, step: impl FnOnce() -> Step) {
+        self.trace.step(step);
+    }
+
+    // How a way ends.
+
+    /// The network answered; the packet itself goes nowhere.
+    pub(crate) fn answered(&mut self) -> Next {
+        self.install = false;
+        Next::Done(Verdict::Answered)
+    }
+
+    /// The packet has to wait until a next hop is known.
+    pub(crate) fn wait(&mut self, router_port: PortId, address: Ipv4Addr) -> Next {
+        self.install = false;
+        Next::Done(Verdict::Wait {
+            router_port,
+            address,
+        })
+    }
+
+    pub(crate) fn drop(&mut self, reason: DropReason, cause: Option<Cause>) -> Next {
+        Next::Done(Verdict::Drop { reason, cause })
+    }
+
+    /// A drop that is true of this packet only.
+    pub(crate) fn drop_once(&mut self, reason: DropReason, cause: Option<Cause>) -> Next {
+        self.install = false;
+        self.drop(reason, cause)
+    }
+}
