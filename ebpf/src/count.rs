@@ -23,12 +23,6 @@ pub fn dropped_number(port: u32, reason: u8) -> i32 {
     SHOT
 }
 
-/// Counts a failed output that doesn't end the packet (one copy of a flood).
-#[inline(always)]
-pub fn failed(port: u32, reason: DropReason) {
-    dropped(port, reason);
-}
-
 /// Counts a frame from a workload.
 #[inline(always)]
 pub fn ingress(port: u32, bytes: u32) {

@@ -1,86 +1,119 @@
 //! Flooding: a copy for each local port and one for each remote host, never back where the frame came from.
+//!
+//! The loops are `bpf_loop` callbacks: the verifier walks through them once instead of once a copy.
 
 use crate::packet::Packet;
 use crate::{SHOT, count, maps, tunnel};
-use aya_ebpf::helpers::bpf_clone_redirect;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::{bpf_clone_redirect, bpf_loop, bpf_skb_pull_data};
+use core::ffi::c_void;
+use weft_common::DropReason;
 use weft_common::flood::FloodList;
 use weft_common::limits::{FLOOD_LOCALS_MAX, FLOOD_REMOTES_MAX};
 use weft_common::peer::{PEER_RESOLVED, PEER_VALID};
 use weft_common::port::PortKind;
-use weft_common::DropReason;
+
+/// `bpf_loop` goes on.
+const CONTINUE: i64 = 0;
+/// `bpf_loop` ends.
+const BREAK: i64 = 1;
+
+/// What the callbacks need of the packet and the list.
+struct Copies {
+    skb: *mut __sk_buff,
+    list: &'static FloodList,
+    /// Index of the port that gets no copy; 0 for none.
+    ingress: u32,
+    /// Bytes of the frame.
+    length: u32,
+    /// Outer length field of a tunnel copy.
+    outer_length: u16,
+}
 
 /// A frame from a workload, or from the agent (`ingress` 0): local ports, then remote hosts.
-#[inline(never)]
+#[inline(always)]
 pub fn send(packet: &mut Packet, list: u32, ingress: u32) -> i32 {
     let Some(list) = maps::FLOOD_LISTS.get(list) else {
         return count::dropped(ingress, DropReason::OutputGone);
     };
-    to_locals(packet, list, ingress);
+    let (skb, length) = (packet.skb(), packet.length());
+    let mut copies = Copies { skb, list, ingress, length, outer_length: 0 };
+    each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     if list.remote_count != 0 {
-        to_remotes(packet, list, ingress);
+        let Some(room) = tunnel::encapsulate(packet) else {
+            return count::dropped(ingress, DropReason::EncapFailed);
+        };
+        copies.outer_length = room.outer_length;
+        each(FLOOD_REMOTES_MAX, copy_to_remote, &mut copies);
     }
     SHOT
 }
 
 /// A frame out of a tunnel: local ports only, never into a tunnel again.
-#[inline(never)]
+#[inline(always)]
 pub fn expand(packet: &Packet, list: u32) -> i32 {
     if let Some(list) = maps::FLOOD_LISTS.get(list) {
-        to_locals(packet, list, 0);
+        let (skb, length) = (packet.skb(), packet.length());
+        let mut copies = Copies { skb, list, ingress: 0, length, outer_length: 0 };
+        each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     }
     SHOT
 }
 
 #[inline(always)]
-fn to_locals(packet: &Packet, list: &FloodList, ingress: u32) {
-    for position in 0..FLOOD_LOCALS_MAX {
-        if position as u32 >= list.local_count {
-            return;
-        }
-        let Some(port) = list.locals.get(position) else { return };
-        let port = u32::from(*port);
-        if port == ingress {
-            continue;
-        }
-        let Some(record) = maps::port(port) else { continue };
-        if record.kind != PortKind::Port as u8 || record.ifindex == 0 {
-            continue;
-        }
-        count::egress(port, packet.length());
-        clone_to(packet, record.ifindex, port);
+fn each(times: usize, callback: unsafe extern "C" fn(u32, *mut c_void) -> i64, copies: &mut Copies) {
+    // SAFETY: the callback takes what is handed over here, and `copies` outlives the loop.
+    unsafe {
+        bpf_loop(times as u32, callback as *mut c_void, core::ptr::from_mut(copies).cast(), 0);
     }
 }
 
-#[inline(always)]
-fn to_remotes(packet: &mut Packet, list: &FloodList, ingress: u32) {
-    let Some(room) = tunnel::encapsulate(packet) else {
-        count::failed(ingress, DropReason::EncapFailed);
-        return;
+/// One copy for a local port.
+unsafe extern "C" fn copy_to_local(position: u32, copies: *mut c_void) -> i64 {
+    // SAFETY: `each` hands over a `Copies`.
+    let copies = unsafe { &*copies.cast::<Copies>() };
+    if position >= copies.list.local_count {
+        return BREAK;
+    }
+    let Some(port) = copies.list.locals.get(position as usize) else { return BREAK };
+    let port = u32::from(*port);
+    let Some(record) = maps::port(port) else { return CONTINUE };
+    if port == copies.ingress || record.kind != PortKind::Port as u8 || record.ifindex == 0 {
+        return CONTINUE;
+    }
+    count::egress(port, copies.length);
+    clone_to(copies.skb, record.ifindex, port);
+    CONTINUE
+}
+
+/// One copy for a remote host; the packet is encapsulated already.
+unsafe extern "C" fn copy_to_remote(position: u32, copies: *mut c_void) -> i64 {
+    // SAFETY: `each` hands over a `Copies`.
+    let copies = unsafe { &*copies.cast::<Copies>() };
+    if position >= copies.list.remote_count {
+        return BREAK;
+    }
+    let Some(remote) = copies.list.remotes.get(position as usize) else { return BREAK };
+    let ready = PEER_VALID | PEER_RESOLVED;
+    let Some(peer) = maps::PEERS.get(remote.peer).filter(|peer| peer.flags & ready == ready) else {
+        count::dropped(copies.ingress, DropReason::PeerUnknown);
+        return CONTINUE;
     };
-    for position in 0..FLOOD_REMOTES_MAX {
-        if position as u32 >= list.remote_count {
-            return;
-        }
-        let Some(remote) = list.remotes.get(position) else { return };
-        let ready = PEER_VALID | PEER_RESOLVED;
-        let Some(peer) = maps::PEERS.get(remote.peer).filter(|peer| peer.flags & ready == ready) else {
-            count::failed(ingress, DropReason::PeerUnknown);
-            continue;
-        };
-        // The clone before shares this packet's bytes: pulling makes them ours again.
-        packet.pull_for_writing();
-        if tunnel::write_outer(packet, peer, remote.tunnel_key, room.outer_length).is_none() {
-            count::failed(ingress, DropReason::EncapFailed);
-            return;
-        }
-        clone_to(packet, peer.ifindex, ingress);
+    // The clone before shares this packet's bytes: pulling makes them ours again.
+    // SAFETY: plain numbers; a failure shows when the bytes are written.
+    unsafe { bpf_skb_pull_data(copies.skb, 0) };
+    if tunnel::write_outer(copies.skb, peer, remote.tunnel_key, copies.outer_length).is_none() {
+        count::dropped(copies.ingress, DropReason::EncapFailed);
+        return BREAK;
     }
+    clone_to(copies.skb, peer.ifindex, copies.ingress);
+    CONTINUE
 }
 
 #[inline(always)]
-fn clone_to(packet: &Packet, ifindex: u32, port: u32) {
+fn clone_to(skb: *mut __sk_buff, ifindex: u32, port: u32) {
     // SAFETY: plain numbers; the kernel checks the interface.
-    if unsafe { bpf_clone_redirect(packet.skb(), ifindex, 0) } < 0 {
-        count::failed(port, DropReason::OutputFailed);
+    if unsafe { bpf_clone_redirect(skb, ifindex, 0) } < 0 {
+        count::dropped(port, DropReason::OutputFailed);
     }
 }

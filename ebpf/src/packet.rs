@@ -95,13 +95,6 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Makes the linear part writable again after a clone shared it.
-    #[inline(always)]
-    pub fn pull_for_writing(&self) {
-        // A failure shows when the bytes are written.
-        let _ = self.ctx.pull_data(0);
-    }
-
     /// Fills key and headers.
     #[inline(always)]
     pub fn extract(&mut self, port: u16) -> Result<(), DropReason> {
@@ -124,12 +117,20 @@ impl<'a> Packet<'a> {
     /// Writes bytes at `offset`; none when the linear part is shorter.
     #[inline(always)]
     pub fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        let at = self.ctx.data() + offset;
-        if at + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: the N bytes at `at` lie before the end of the packet's linear part.
-        unsafe { core::ptr::write_unaligned(at as *mut [u8; N], bytes) };
-        Some(())
+        write(self.skb(), offset, bytes)
     }
+}
+
+/// Writes bytes at `offset` of a packet's linear part; none when that is shorter.
+#[inline(always)]
+pub fn write<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N]) -> Option<()> {
+    // SAFETY: the kernel's view of this program run's packet is valid all along.
+    let (data, data_end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let at = data + offset;
+    if at + N > data_end {
+        return None;
+    }
+    // SAFETY: the N bytes at `at` lie before the end of the packet's linear part.
+    unsafe { core::ptr::write_unaligned(at as *mut [u8; N], bytes) };
+    Some(())
 }

@@ -2,10 +2,10 @@
 
 use crate::execute::deliver;
 use crate::maps::{self, OWN_ADDRESSES, PEERS, REMOTE_HOSTS};
-use crate::packet::Packet;
+use crate::packet::{Packet, write};
 use crate::{SHOT, count, flood};
 use aya_ebpf::bindings::{
-    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
+    __sk_buff,     BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
     BPF_F_ADJ_ROOM_FIXED_GSO,
 };
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head};
@@ -118,7 +118,7 @@ pub fn send(packet: &mut Packet, peer: u32, key: u32) -> i32 {
     let Some(room) = encapsulate(packet) else {
         return count::dropped(port, DropReason::EncapFailed);
     };
-    if write_outer(packet, peer, key, room.outer_length).is_none() {
+    if write_outer(packet.skb(), peer, key, room.outer_length).is_none() {
         return count::dropped(port, DropReason::EncapFailed);
     }
     if peer.flags & PEER_RESOLVED != 0 {
@@ -168,20 +168,20 @@ pub fn encapsulate(packet: &mut Packet) -> Option<Room> {
 
 /// Writes Ethernet, IPv4 with DF, and GRE with the key.
 #[inline(always)]
-pub fn write_outer(packet: &Packet, peer: &PeerRecord, key: u32, length: u16) -> Option<()> {
-    packet.write(0, peer.dst_mac)?;
-    packet.write(6, peer.src_mac)?;
-    packet.write(12, ETHERTYPE_IPV4.to_be_bytes())?;
+pub fn write_outer(skb: *mut __sk_buff, peer: &PeerRecord, key: u32, length: u16) -> Option<()> {
+    write(skb, 0, peer.dst_mac)?;
+    write(skb, 6, peer.src_mac)?;
+    write(skb, 12, ETHERTYPE_IPV4.to_be_bytes())?;
     let sum = peer.checksum_base + u32::from(length);
     let folded = (sum & 0xffff) + (sum >> 16);
     let [c0, c1] = (!(((folded & 0xffff) + (folded >> 16)) as u16)).to_be_bytes();
     let [l0, l1] = length.to_be_bytes();
     // Version 4 without options, identification 0, don't fragment, TTL 64.
-    packet.write(IP_OFFSET, [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, protocol::GRE, c0, c1])?;
-    packet.write(IP_OFFSET + 12, peer.src)?;
-    packet.write(IP_OFFSET + 16, peer.dst)?;
+    write(skb, IP_OFFSET, [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, protocol::GRE, c0, c1])?;
+    write(skb, IP_OFFSET + 12, peer.src)?;
+    write(skb, IP_OFFSET + 16, peer.dst)?;
     let [g0, g1] = GRE_FLAGS_KEY.to_be_bytes();
     let [p0, p1] = GRE_PROTOCOL_ETHERNET.to_be_bytes();
     let [k0, k1, k2, k3] = key.to_be_bytes();
-    packet.write(GRE_OFFSET, [g0, g1, p0, p1, k0, k1, k2, k3])
+    write(skb, GRE_OFFSET, [g0, g1, p0, p1, k0, k1, k2, k3])
 }
