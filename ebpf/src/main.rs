@@ -10,6 +10,8 @@
 //! Maps are in [`maps`], counters in [`count`]. What the maps hold is defined in `weft-common`.
 #![no_std]
 #![no_main]
+// `asm!` for this target; allowed by RUSTC_BOOTSTRAP, which `cargo xtask build-ebpf` sets for this crate alone.
+#![feature(asm_experimental_arch)]
 
 mod count;
 mod execute;

@@ -4,25 +4,37 @@ use weft_api::plan::plan;
 use weft_api::topology::{Mistakes, TopologyFile};
 use weft_vnet::Model;
 
-/// A tenant's document with one line that varies, on line 6.
-fn port(line: &str) -> String {
-    format!("weft: v1\ntenant: acme\nbridges:\n  web:\n    ports:\n      web-1: {line}\n")
+/// The file that a line of a table stands for: a word for what is around it, and the text that
+/// varies, with `\n` for new lines.
+fn file(line: &str) -> String {
+    let (around, text) = line.split_once(' ').unwrap_or((line, ""));
+    let text = text.replace("\\n", "\n");
+    match around {
+        "file" => text,
+        "tenant" => tenant(&text),
+        "common" => common(&text),
+        "port" => port(&text),
+        "router_port" => tenant(&format!("routers:\n  core:\n    ports:\n      web: {text}")),
+        "route" => tenant(&format!("routers:\n  core:\n    routes:\n      - {text}")),
+        other => panic!("no file is called {other}"),
+    }
 }
 
-fn router_port(line: &str) -> String {
-    format!("weft: v1\ntenant: acme\nrouters:\n  core:\n    ports:\n      web: {line}\n")
+/// A tenant's document.
+fn tenant(text: &str) -> String {
+    format!("weft: v1\ntenant: acme\n{text}\n")
 }
 
-fn route(line: &str) -> String {
-    format!("weft: v1\ntenant: acme\nrouters:\n  core:\n    routes:\n      - {line}\n")
+/// A document with a bridge port, the text on line 6.
+fn port(text: &str) -> String {
+    tenant(&format!(
+        "bridges:\n  web:\n    ports:\n      web-1: {text}"
+    ))
 }
 
-fn tenant(line: &str) -> String {
-    format!("weft: v1\ntenant: acme\n{line}\n")
-}
-
-fn common(line: &str) -> String {
-    format!("weft: v1\ntunnel_zones: {{ default: {{ encapsulation: gre }} }}\n{line}\n")
+/// A document of what belongs to no tenant.
+fn common(text: &str) -> String {
+    format!("weft: v1\ntunnel_zones: {{ default: {{ encapsulation: gre }} }}\n{text}\n")
 }
 
 fn mistakes(text: &str) -> Vec<String> {
@@ -34,241 +46,143 @@ fn mistakes(text: &str) -> Vec<String> {
     }
 }
 
-/// Checks a table of (file, the one mistake in it).
-fn check(table: &[(String, &str)]) {
-    for (text, expected) in table {
-        assert_eq!(mistakes(text), [*expected], "the file was:\n{text}");
+/// Checks a table: lines for [`file`], each with the one mistake in it below, indented.
+fn check(table: &str) {
+    let lines: Vec<&str> = table.lines().filter(|line| !line.is_empty()).collect();
+    for pair in lines.chunks(2) {
+        let (text, expected) = (file(pair[0]), format!("f:{}", pair[1].trim()));
+        assert_eq!(mistakes(&text), [expected], "the file was:\n{text}");
     }
 }
 
+const DOCUMENTS: &str = r##"
+file
+    1:1: found an empty file, expected `weft: v1` and what follows it
+file weft: v1\ntenant: [
+    3:1: not YAML: while parsing a node, did not find expected node content
+file - weft
+    1:1: found a list, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`
+file tenant: acme
+    1:1: found a document without `weft`, expected `weft: v1` in it
+file weft: v2
+    1:7: found `v2`, expected `v1`, the only version of this format
+file weft: v1\n---\nweft: v1\nwft: v1
+    4:1: found `wft`, expected a key of a document: `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones` or `hosts`
+file weft: v1\nbridges: {}
+    2:1: found `bridges` in a document without `tenant`, expected `tenant: NAME`
+tenant hosts: {}
+    3:1: found `hosts` in a tenant's document, expected it in one without `tenant`
+file weft: v1\ntenant: a b
+    2:9: found `a b`, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`
+file weft: v1\ntenant:
+    2:1: found nothing, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`
+file weft: v1\ntenant: !str acme
+    2:9: found the tag `!str`, expected a plain value
+tenant bridges: { web: {} }\nbridges: {}
+    4:1: found key `bridges` again, first written at 3:1
+tenant bridges: [web]
+    3:10: found a list, expected a mapping from names to bridges
+tenant bridges: { web: {}, web: {} }
+    3:21: found `web` again, first written at 3:12
+tenant bridges: { web: {} }\nrouters: { web: {} }
+    4:12: found router `web`, expected another name: a bridge has it at 3:12
+tenant bridges: { web: {} }\n---\nweft: v1\ntenant: acme\nbridges: { web: {} }
+    7:12: found bridge `web`, expected another name: a bridge has it at 3:12
+tenant bridges: { ? [a] : b }
+    3:14: found a list, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`
+"##;
+
 #[test]
 fn documents() {
-    check(&[
-        (
-            String::new(),
-            "f:1:1: found an empty file, expected `weft: v1` and what follows it",
-        ),
-        (
-            "weft: v1\ntenant: [\n".into(),
-            "f:3:1: not YAML: while parsing a node, did not find expected node content",
-        ),
-        (
-            "- weft\n".into(),
-            "f:1:1: found a list, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`",
-        ),
-        (
-            "tenant: acme\n".into(),
-            "f:1:1: found a document without `weft`, expected `weft: v1` in it",
-        ),
-        (
-            "weft: v2\n".into(),
-            "f:1:7: found `v2`, expected `v1`, the only version of this format",
-        ),
-        (
-            "weft: v1\n---\nweft: v1\nwft: v1\n".into(),
-            "f:4:1: found `wft`, expected a key of a document: `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones` or `hosts`",
-        ),
-        (
-            "weft: v1\nbridges: {}\n".into(),
-            "f:2:1: found `bridges` in a document without `tenant`, expected `tenant: NAME`",
-        ),
-        (
-            tenant("hosts: {}"),
-            "f:3:1: found `hosts` in a tenant's document, expected it in one without `tenant`",
-        ),
-        (
-            "weft: v1\ntenant: a b\n".into(),
-            "f:2:9: found `a b`, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`",
-        ),
-        (
-            "weft: v1\ntenant:\n".into(),
-            "f:2:1: found nothing, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`",
-        ),
-        (
-            "weft: v1\ntenant: !str acme\n".into(),
-            "f:2:9: found the tag `!str`, expected a plain value",
-        ),
-        (
-            tenant("bridges: { web: {} }\nbridges: {}"),
-            "f:4:1: found key `bridges` again, first written at 3:1",
-        ),
-        (
-            tenant("bridges: [web]"),
-            "f:3:10: found a list, expected a mapping from names to bridges",
-        ),
-        (
-            tenant("bridges: { web: {}, web: {} }"),
-            "f:3:21: found `web` again, first written at 3:12",
-        ),
-        (
-            tenant("bridges: { web: {} }\nrouters: { web: {} }"),
-            "f:4:12: found router `web`, expected another name: a bridge has it at 3:12",
-        ),
-        (
-            tenant("bridges: { web: {} }\n---\nweft: v1\ntenant: acme\nbridges: { web: {} }"),
-            "f:7:12: found bridge `web`, expected another name: a bridge has it at 3:12",
-        ),
-        (
-            tenant("bridges: { ? [a] : b }"),
-            "f:3:14: found a list, expected a name of 1 to 63 letters, digits, `-`, `_` or `.`",
-        ),
-    ]);
+    check(DOCUMENTS);
 }
+
+const PORTS: &str = r##"
+port []
+    6:14: found a list, expected a bridge port as a mapping of `mac`, `addresses`, `bind`, `peer`, `admin_up`
+port { adresses: [] }
+    6:16: found `adresses`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`
+port { mac: 02:00:00 }
+    6:21: found `02:00:00`, expected a MAC address like 02:00:00:00:01:0b
+port { mac: 01:00:5e:00:00:01 }
+    6:21: found `01:00:5e:00:00:01`, expected the MAC address of one station, not a multicast one
+port { mac: [] }
+    6:21: found a list, expected a MAC address like 02:00:00:00:01:0b
+port { addresses: 10.0.1.11 }
+    6:27: found `10.0.1.11`, expected a list of addresses like [10.0.1.11]
+port { addresses: [10.0.1.300] }
+    6:28: found `10.0.1.300`, expected an IPv4 or IPv6 address like 10.0.1.11
+port { addresses: [10.0.1.11/24] }
+    6:28: found `10.0.1.11/24`, expected an address without a prefix length: 10.0.1.11
+port { addresses: [10.0.1.11, 10.0.1.11] }
+    6:39: found `10.0.1.11` again, first written at 6:28
+port { addresses: [224.0.0.1] }
+    6:28: found `224.0.0.1`, expected the address of one station
+port { bind: h1 }
+    6:22: found `h1`, expected a binding as a mapping of `host`, `interface`
+port { bind: { host: h1 } }
+    6:22: found a binding without `interface`, expected it
+port { bind: { host: h1, interface: a-name-that-is-too-long } }
+    6:45: found `a-name-that-is-too-long`, expected the name of a network interface (at most 15 characters)
+port { bind: }
+    6:16: found nothing, expected a binding as a mapping of `host`, `interface`
+port { peer: core }
+    6:22: found `core`, expected a port as DEVICE/PORT, like core/web
+port { peer: core/web, bind: { host: h1, interface: a } }
+    6:32: found both `bind` and `peer`, expected one: a port is bound to an interface or joined to another port
+port { admin_up: yes }
+    6:26: found `yes`, expected true or false
+router_port { addresses: [10.0.1.1] }
+    6:26: found `10.0.1.1`, expected a prefix length, too: 10.0.1.1/24
+router_port { addresses: [10.0.1.1/33] }
+    6:26: found `10.0.1.1/33`, expected an IPv4 address with a prefix length like 10.0.1.1/24
+"##;
 
 #[test]
 fn ports() {
-    check(&[
-        (
-            port("[]"),
-            "f:6:14: found a list, expected a bridge port as a mapping of `mac`, `addresses`, `bind`, `peer`, `admin_up`",
-        ),
-        (
-            port("{ adresses: [] }"),
-            "f:6:16: found `adresses`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`",
-        ),
-        (
-            port("{ mac: 02:00:00 }"),
-            "f:6:21: found `02:00:00`, expected a MAC address like 02:00:00:00:01:0b",
-        ),
-        (
-            port("{ mac: 01:00:5e:00:00:01 }"),
-            "f:6:21: found `01:00:5e:00:00:01`, expected the MAC address of one station, not a multicast one",
-        ),
-        (
-            port("{ mac: [] }"),
-            "f:6:21: found a list, expected a MAC address like 02:00:00:00:01:0b",
-        ),
-        (
-            port("{ addresses: 10.0.1.11 }"),
-            "f:6:27: found `10.0.1.11`, expected a list of addresses like [10.0.1.11]",
-        ),
-        (
-            port("{ addresses: [10.0.1.300] }"),
-            "f:6:28: found `10.0.1.300`, expected an IPv4 or IPv6 address like 10.0.1.11",
-        ),
-        (
-            port("{ addresses: [10.0.1.11/24] }"),
-            "f:6:28: found `10.0.1.11/24`, expected an address without a prefix length: 10.0.1.11",
-        ),
-        (
-            port("{ addresses: [10.0.1.11, 10.0.1.11] }"),
-            "f:6:39: found `10.0.1.11` again, first written at 6:28",
-        ),
-        (
-            port("{ addresses: [224.0.0.1] }"),
-            "f:6:28: found `224.0.0.1`, expected the address of one station",
-        ),
-        (
-            port("{ bind: h1 }"),
-            "f:6:22: found `h1`, expected a binding as a mapping of `host`, `interface`",
-        ),
-        (
-            port("{ bind: { host: h1 } }"),
-            "f:6:22: found a binding without `interface`, expected it",
-        ),
-        (
-            port("{ bind: { host: h1, interface: a-name-that-is-too-long } }"),
-            "f:6:45: found `a-name-that-is-too-long`, expected the name of a network interface (at most 15 characters)",
-        ),
-        (
-            port("{ bind: }"),
-            "f:6:16: found nothing, expected a binding as a mapping of `host`, `interface`",
-        ),
-        (
-            port("{ peer: core }"),
-            "f:6:22: found `core`, expected a port as DEVICE/PORT, like core/web",
-        ),
-        (
-            port("{ peer: core/web, bind: { host: h1, interface: a } }"),
-            "f:6:32: found both `bind` and `peer`, expected one: a port is bound to an interface or joined to another port",
-        ),
-        (
-            port("{ admin_up: yes }"),
-            "f:6:26: found `yes`, expected true or false",
-        ),
-        (
-            router_port("{ addresses: [10.0.1.1] }"),
-            "f:6:26: found `10.0.1.1`, expected a prefix length, too: 10.0.1.1/24",
-        ),
-        (
-            router_port("{ addresses: [10.0.1.1/33] }"),
-            "f:6:26: found `10.0.1.1/33`, expected an IPv4 address with a prefix length like 10.0.1.1/24",
-        ),
-    ]);
+    check(PORTS);
 }
 
-#[test]
-fn columns_count_characters() {
-    let expected = [
-        "f:6:16: found `ü`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`",
-        "f:6:29: found `x`, expected a MAC address like 02:00:00:00:01:0b",
-    ];
-    assert_eq!(mistakes(&port("{ \"ü\": 1, mac: x }")), expected);
-}
+const ROUTES: &str = r##"
+route { via: 10.0.2.254 }
+    6:9: found a route without `to`, expected it
+route { to: 10.0.9.0/24 }
+    6:9: found a route without `via` or `action`, expected one
+route { to: 10.0.9.1/24, action: reject }
+    6:15: found `10.0.9.1/24`, expected a prefix without host bits: 10.0.9.0/24
+route { to: 10.0.9.0, action: reject }
+    6:15: found `10.0.9.0`, expected an IPv4 prefix like 10.0.1.0/24
+route { to: 10.0.9.0/24, action: drop }
+    6:36: found `drop`, expected `blackhole` or `reject`
+route { to: 10.0.9.0/24, action: reject, via: 10.0.2.254 }
+    6:28: found both `via` and `action`, expected one
+route { to: 10.0.9.0/24, action: reject, weight: -1 }
+    6:52: found `-1`, expected a whole number like 100
+route { to: 10.0.9.0/24, via: 10.0.2.0/24 }
+    6:33: found `10.0.2.0/24`, expected an IPv4 address like 10.0.1.11
+route { to: 10.0.9.0/24, via: 224.0.0.1 }
+    6:9: 224.0.0.1 can't be a next hop
+"##;
 
 #[test]
 fn routes() {
-    check(&[
-        (
-            route("{ via: 10.0.2.254 }"),
-            "f:6:9: found a route without `to`, expected it",
-        ),
-        (
-            route("{ to: 10.0.9.0/24 }"),
-            "f:6:9: found a route without `via` or `action`, expected one",
-        ),
-        (
-            route("{ to: 10.0.9.1/24, action: reject }"),
-            "f:6:15: found `10.0.9.1/24`, expected a prefix without host bits: 10.0.9.0/24",
-        ),
-        (
-            route("{ to: 10.0.9.0, action: reject }"),
-            "f:6:15: found `10.0.9.0`, expected an IPv4 prefix like 10.0.1.0/24",
-        ),
-        (
-            route("{ to: 10.0.9.0/24, action: drop }"),
-            "f:6:36: found `drop`, expected `blackhole` or `reject`",
-        ),
-        (
-            route("{ to: 10.0.9.0/24, action: reject, via: 10.0.2.254 }"),
-            "f:6:28: found both `via` and `action`, expected one",
-        ),
-        (
-            route("{ to: 10.0.9.0/24, action: reject, weight: -1 }"),
-            "f:6:52: found `-1`, expected a whole number like 100",
-        ),
-        (
-            route("{ to: 10.0.9.0/24, via: 10.0.2.0/24 }"),
-            "f:6:33: found `10.0.2.0/24`, expected an IPv4 address like 10.0.1.11",
-        ),
-        // The model's own rules, at the place in the file.
-        (
-            route("{ to: 10.0.9.0/24, via: 224.0.0.1 }"),
-            "f:6:9: 224.0.0.1 can't be a next hop",
-        ),
-    ]);
+    check(ROUTES);
 }
+
+const COMMON_OBJECTS: &str = r##"
+common hosts: { h1: { zones: { default: 172.30.1 } } }
+    3:34: found `172.30.1`, expected an IPv4 address like 10.0.1.11
+common hosts: { h1: { zone: {} } }
+    3:16: found `zone`, expected a key of a host: `zones`
+common hosts: { h1: { zones: { defualt: 172.30.1.1 } } }
+    3:25: found tunnel zone `defualt`, which is neither in this file nor in the topology
+file weft: v1\ntunnel_zones: { default: { encapsulation: ipip } }
+    2:43: found `ipip`, expected `gre`
+"##;
 
 #[test]
 fn common_objects() {
-    check(&[
-        (
-            common("hosts: { h1: { zones: { default: 172.30.1 } } }"),
-            "f:3:34: found `172.30.1`, expected an IPv4 address like 10.0.1.11",
-        ),
-        (
-            common("hosts: { h1: { zone: {} } }"),
-            "f:3:16: found `zone`, expected a key of a host: `zones`",
-        ),
-        (
-            common("hosts: { h1: { zones: { defualt: 172.30.1.1 } } }"),
-            "f:3:25: found tunnel zone `defualt`, which is neither in this file nor in the topology",
-        ),
-        (
-            "weft: v1\ntunnel_zones: { default: { encapsulation: ipip } }\n".into(),
-            "f:2:43: found `ipip`, expected `gre`",
-        ),
-    ]);
+    check(COMMON_OBJECTS);
     let twice = common(
         "hosts:\n  h1: { zones: { default: 172.30.1.1 } }\n  h2: { zones: { default: 172.30.1.1 } }",
     );
@@ -281,116 +195,77 @@ fn common_objects() {
     );
 }
 
+const REFERENCES: &str = r##"
+port { bind: { host: h9, interface: a } }
+    6:30: found host `h9`, which is neither in this file nor in the topology
+port { peer: core/web }
+    6:22: found port `core/web`, which is neither in this file nor in the topology
+port { peer: web/web-1 }
+    6:22: found a peer of the same device, expected one of another
+port { peer: web/web-2 }\n      web-2: {}
+    6:22: found a peer of the same device, expected one of another
+port { peer: core/a }\n      web-2: { peer: core/a }\nrouters: { core: { ports: { a: {} } } }
+    7:22: found another peer for core/a, which is joined to web/web-1 at 6:22
+port { peer: core/a }\nrouters: { core: { ports: { a: { bind: { host: h1, interface: i } } } } }\n---\nweft: v1\nhosts: { h1: {} }
+    6:22: found peer core/a, expected a port without `bind`: it has one at 7:63
+"##;
+
 #[test]
 fn references() {
-    check(&[
-        (
-            port("{ bind: { host: h9, interface: a } }"),
-            "f:6:30: found host `h9`, which is neither in this file nor in the topology",
-        ),
-        (
-            port("{ peer: core/web }"),
-            "f:6:22: found port `core/web`, which is neither in this file nor in the topology",
-        ),
-        (
-            port("{ peer: web/web-1 }"),
-            "f:6:22: found a peer of the same device, expected one of another",
-        ),
-        (
-            port("{ peer: web/web-2 }\n      web-2: {}"),
-            "f:6:22: found a peer of the same device, expected one of another",
-        ),
-        (
-            port("{ peer: core/a }\n      web-2: { peer: core/a }")
-                + "routers: { core: { ports: { a: {} } } }\n",
-            "f:7:22: found another peer for core/a, which is joined to web/web-1 at 6:22",
-        ),
-        (
-            port("{ peer: core/a }")
-                + "routers: { core: { ports: { a: { bind: { host: h1, interface: i } } } } }\n---\nweft: v1\nhosts: { h1: {} }\n",
-            "f:6:22: found peer core/a, expected a port without `bind`: it has one at 7:63",
-        ),
-    ]);
+    check(REFERENCES);
 }
+
+const LATER_FEATURES: &str = r##"
+tenant chains: { a: [] }
+    3:1: `chains` of a document is not supported by this version of weft
+tenant address_groups: {}
+    3:1: `address_groups` of a document is not supported by this version of weft
+tenant port_groups: {}
+    3:1: `port_groups` of a document is not supported by this version of weft
+tenant bridges: { web: { dhcp: [] } }
+    3:19: `dhcp` of a bridge is not supported by this version of weft
+tenant bridges: { web: { ingress: [a] } }
+    3:19: `ingress` of a bridge is not supported by this version of weft
+tenant bridges: { web: { egress: [a] } }
+    3:19: `egress` of a bridge is not supported by this version of weft
+tenant routers: { core: { ingress: [a] } }
+    3:20: `ingress` of a router is not supported by this version of weft
+tenant routers: { core: { floating: {} } }
+    3:20: `floating` of a router is not supported by this version of weft
+tenant routers: { core: { load_balancers: {} } }
+    3:20: `load_balancers` of a router is not supported by this version of weft
+port { allowed_pairs: [] }
+    6:16: `allowed_pairs` of a bridge port is not supported by this version of weft
+port { ingress: [a] }
+    6:16: `ingress` of a bridge port is not supported by this version of weft
+port { egress: [a] }
+    6:16: `egress` of a bridge port is not supported by this version of weft
+router_port { uplink: host }
+    6:14: `uplink` of a router port is not supported by this version of weft
+router_port { masquerade: true }
+    6:14: `masquerade` of a router port is not supported by this version of weft
+router_port { addresses: ["fd00:1::1/64"] }
+    6:26: an IPv6 address of a router port (`fd00:1::1/64`) is not supported by this version of weft
+route { to: "fd00::/64", action: reject }
+    6:15: routing IPv6 (`fd00::/64`) is not supported by this version of weft
+common hosts: { h1: { zones: { default: "fd30:1::1" } } }
+    3:34: an underlay over IPv6 (`fd30:1::1`) is not supported by this version of weft
+file weft: v1\ntunnel_zones: { default: { encapsulation: vxlan } }
+    2:43: encapsulation `vxlan` is not supported by this version of weft
+"##;
 
 #[test]
 fn later_features_are_refused_by_name() {
-    let later = "is not supported by this version of weft";
-    let table = [
-        (tenant("chains: { a: [] }"), "f:3:1: `chains` of a document"),
-        (
-            tenant("address_groups: {}"),
-            "f:3:1: `address_groups` of a document",
-        ),
-        (
-            tenant("port_groups: {}"),
-            "f:3:1: `port_groups` of a document",
-        ),
-        (
-            tenant("bridges: { web: { dhcp: [] } }"),
-            "f:3:19: `dhcp` of a bridge",
-        ),
-        (
-            tenant("bridges: { web: { ingress: [a] } }"),
-            "f:3:19: `ingress` of a bridge",
-        ),
-        (
-            tenant("bridges: { web: { egress: [a] } }"),
-            "f:3:19: `egress` of a bridge",
-        ),
-        (
-            tenant("routers: { core: { ingress: [a] } }"),
-            "f:3:20: `ingress` of a router",
-        ),
-        (
-            tenant("routers: { core: { floating: {} } }"),
-            "f:3:20: `floating` of a router",
-        ),
-        (
-            tenant("routers: { core: { load_balancers: {} } }"),
-            "f:3:20: `load_balancers` of a router",
-        ),
-        (
-            port("{ allowed_pairs: [] }"),
-            "f:6:16: `allowed_pairs` of a bridge port",
-        ),
-        (
-            port("{ ingress: [a] }"),
-            "f:6:16: `ingress` of a bridge port",
-        ),
-        (port("{ egress: [a] }"), "f:6:16: `egress` of a bridge port"),
-        (
-            router_port("{ uplink: host }"),
-            "f:6:14: `uplink` of a router port",
-        ),
-        (
-            router_port("{ masquerade: true }"),
-            "f:6:14: `masquerade` of a router port",
-        ),
-        (
-            router_port("{ addresses: [\"fd00:1::1/64\"] }"),
-            "f:6:26: an IPv6 address of a router port (`fd00:1::1/64`)",
-        ),
-        (
-            route("{ to: \"fd00::/64\", action: reject }"),
-            "f:6:15: routing IPv6 (`fd00::/64`)",
-        ),
-        (
-            common("hosts: { h1: { zones: { default: \"fd30:1::1\" } } }"),
-            "f:3:34: an underlay over IPv6 (`fd30:1::1`)",
-        ),
-        (
-            "weft: v1\ntunnel_zones: { default: { encapsulation: vxlan } }\n".into(),
-            "f:2:43: encapsulation `vxlan`",
-        ),
+    check(LATER_FEATURES);
+}
+
+#[test]
+fn columns_count_characters() {
+    let expected = [
+        "f:6:16: found `ü`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`",
+        "f:6:29: found `x`, expected a MAC address like 02:00:00:00:01:0b",
     ];
-    for (text, expected) in table {
-        assert_eq!(
-            mistakes(&text),
-            [format!("{expected} {later}")],
-            "the file was:\n{text}"
-        );
-    }
+    assert_eq!(mistakes(&port("{ \"ü\": 1, mac: x }")), expected);
 }
 
 #[test]

@@ -123,9 +123,12 @@ impl Shared {
     /// Remembers whether the store was reached, for `status` and once for the log.
     fn noted<T>(&self, result: std::result::Result<T, ClientError>) -> Result<T> {
         let problem = match &result {
-            Err(error) if error.is_temporary() => Some(error.to_string()),
-            // It answered, if only to refuse.
-            Ok(_) | Err(_) => None,
+            Ok(_) => None,
+            // It answered, and what it refused is this very request.
+            Err(ClientError::Problem(problem)) if (400..500).contains(&problem.status) => {
+                (problem.kind == kind::UNAUTHORIZED).then(|| problem.to_string())
+            }
+            Err(error) => Some(error.to_string()),
         };
         self.note(problem);
         result.map_err(|error| self.translated(error))

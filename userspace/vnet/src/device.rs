@@ -1,7 +1,7 @@
 //! The virtual devices, one file each. They share one skeleton: `receive` takes the walk and the port by which
 //! the packet came in, and says where it goes next.
 //!
-//! No state: what they know is in the snapshot and the flow state. Called by [`crate::simulate`] only.
+//! No state: what they know is in the snapshot and the flow state. Called by [`crate::simulate()`] only.
 
 pub(crate) mod bridge;
 pub(crate) mod port;

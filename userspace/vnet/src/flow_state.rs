@@ -1,7 +1,7 @@
 //! What hosts learn from packets and share: entries of replicated tables, and the tables of MACs and neighbours.
 //!
 //! Owned by the agent, which applies what the store tells and what [`crate::Outcome::writes`] says. Read by
-//! [`crate::simulate`]. Bounded; no clock: whoever owns an entry removes it.
+//! [`crate::simulate()`]. Bounded; no clock: whoever owns an entry removes it.
 
 use crate::id::{BridgeId, HostId, PortId};
 use crate::mac::Mac;

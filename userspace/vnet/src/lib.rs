@@ -6,7 +6,7 @@
 //! [`tag::changed_tags`] says which decisions a change concerns.
 
 pub mod compile;
-pub mod device;
+mod device;
 pub mod flow_state;
 pub mod id;
 pub mod mac;

@@ -4,15 +4,15 @@
 //!
 //! | stage | where | what it decides | what it may look at |
 //! |---|---|---|---|
-//! | enter | [`device::port`] | the workload's port exists and is up | ingress port |
-//! | learn | [`device::bridge`] | the source MAC, on a port without addresses | source MAC |
-//! | ARP | [`device::bridge`] | requests for declared addresses are answered | operation, target, sender |
-//! | switch | [`device::bridge`] | the egress port, or a flood | destination MAC |
-//! | accept | [`device::router`] | the frame is for the router's port | destination MAC, VLAN tag or not |
-//! | serve | [`device::router`] | ARP and pings for the router itself | operation; protocol, ICMP type |
-//! | route | [`device::router`] | the egress port and next hop; TTL | bits of the destination address |
-//! | resolve | [`device::router`] | the next hop's MAC | nothing of the packet |
-//! | leave | [`device::port`] | the port is up; the workload, or the peer's device | nothing of the packet |
+//! | enter | `device/port.rs` | the workload's port exists and is up | ingress port |
+//! | learn | `device/bridge.rs` | the source MAC, on a port without addresses | source MAC |
+//! | ARP | `device/bridge.rs` | requests for declared addresses are answered | operation, target, sender |
+//! | switch | `device/bridge.rs` | the egress port, or a flood | destination MAC |
+//! | accept | `device/router.rs` | the frame is for the router's port | destination MAC, VLAN tag or not |
+//! | serve | `device/router.rs` | ARP and pings for the router itself | operation; protocol, ICMP type |
+//! | route | `device/router.rs` | the egress port and next hop; TTL | bits of the destination address |
+//! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
+//! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |
 //!
 //! No state of its own. The agent calls [`simulate`] for misses, for flows that a change concerns, and for
 //! packets that the network makes; `weft trace` and the tests call it, too. There is no other decision.

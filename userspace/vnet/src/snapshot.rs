@@ -9,6 +9,7 @@ use crate::route::RoutingTable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Where ports and flood sets are live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,8 +105,10 @@ impl Snapshot {
 
     /// The hosts that take flooded frames of a domain, with their keys for it.
     pub fn flood_hosts(&self, domain: BridgeId) -> impl Iterator<Item = (HostId, u32)> {
-        let all = self.activity.floods.iter();
-        all.filter(move |((id, _), _)| *id == domain)
+        let hosts = (domain, HostId(Uuid::nil()))..=(domain, HostId(Uuid::max()));
+        self.activity
+            .floods
+            .range(hosts)
             .map(|((_, host), key)| (*host, *key))
     }
 

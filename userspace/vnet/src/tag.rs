@@ -1,6 +1,6 @@
 //! What a decision depended on, so that a change finds the decisions that it concerns.
 //!
-//! No state. [`crate::simulate`] puts tags on outcomes, [`crate::FlowState`] and [`changed_tags`] name those that
+//! No state. [`crate::simulate()`] puts tags on outcomes, [`crate::FlowState`] and [`changed_tags`] name those that
 //! changed, the agent simulates flows with a common tag again.
 
 use crate::id::{BridgeId, HostId, PortId, RouterId};

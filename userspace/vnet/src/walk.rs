@@ -1,6 +1,6 @@
 //! One packet's way through the topology: what the devices may ask about it, and what they leave behind.
 //!
-//! Owned by [`crate::simulate`]; the devices get it in turn. Reading a header field records its bits in the
+//! Owned by [`crate::simulate()`]; the devices get it in turn. Reading a header field records its bits in the
 //! mask, unless the field was rewritten on the way: then its value comes from the decision and not the packet.
 
 use crate::flow_state::{FlowState, StateEntry};

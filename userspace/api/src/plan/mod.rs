@@ -74,6 +74,11 @@ pub fn plan(current: &Model, file: &TopologyFile, prune: bool) -> Result<Plan, M
     }
 }
 
+/// Plans the step from one model to another, for changes that no file says.
+pub fn difference(before: &Model, after: &Model) -> Plan {
+    diff::between(before, after)
+}
+
 /// The MAC address of a port that was given none: locally administered, and always the same for
 /// the same port.
 pub fn generated_mac(port: PortId) -> Mac {

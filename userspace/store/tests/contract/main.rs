@@ -1,6 +1,8 @@
 //! What every store does: one suite, run for the embedded store and for a remote one that speaks
 //! to an embedded one over a unix socket.
 
+mod file;
+mod over_http;
 mod stores;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Ports: where packets enter and leave devices, and where workloads are.
 //!
-//! No state. Called by [`crate::simulate`] between the devices.
+//! No state. Called by [`crate::simulate()`] between the devices.
 
 use crate::id::PortId;
 use crate::simulate::{Cause, Verdict};

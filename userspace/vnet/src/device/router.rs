@@ -79,10 +79,10 @@ pub(crate) fn learn<T: TraceSink>(
     let inside = port.ipv4_networks().any(|network| {
         network.contains(&address) && address != network.addr() && address != network.broadcast()
     });
-    let declared = walk
-        .snapshot
-        .attached_domain(port)
-        .is_some_and(|domain| domain.addresses.contains_key(&address));
+    let declared = walk.snapshot.attached_domain(port).is_some_and(|domain| {
+        walk.depends_on(Tag::Address(domain.id, address));
+        domain.addresses.contains_key(&address)
+    });
     let known = walk.state.neighbour(port.id, address);
     let room = known.is_some() || !walk.state.is_full(port.id);
     if !inside || declared || mac.is_group() || mac == Mac::default() || known == Some(mac) || !room
@@ -165,17 +165,16 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             Target::Via { port, address } => (port, address),
         };
         self.tell(|model| format!("{to} is {}", describe(model, egress, next_hop, target)));
-        if self.walk.ttl_ends() {
-            return self.time_exceeded();
-        }
         match self.resolve(egress, next_hop) {
+            Hop::Never { reason, port } => self.walk.drop(reason, Some(Cause::Port(port))),
+            // After the drops: a flow that drops has no guard for the TTL.
+            _ if self.walk.ttl_ends() => self.time_exceeded(),
             Hop::Known { port, mac } => {
                 self.tell(|_| format!("TTL less one; {} > {mac}", port.mac));
                 self.walk.cross_router(port.mac, mac);
                 Next::Send(port.id)
             }
             Hop::Unknown { port, address } => self.ask(port, address),
-            Hop::Never { reason, port } => self.walk.drop(reason, Some(Cause::Port(port))),
         }
     }
 

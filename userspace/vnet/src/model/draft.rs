@@ -136,6 +136,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What this transaction put, as it is now.
+    pub(super) fn put_objects(&self) -> Vec<Object> {
+        let put = self.put_by.keys();
+        put.filter_map(|(kind, id)| self.model.get(*kind, *id))
+            .collect()
+    }
+
     /// Whether this transaction put the object.
     pub(super) fn touched(&self, kind: Kind, id: Uuid) -> bool {
         self.put_by.contains_key(&(kind, id))

@@ -37,8 +37,8 @@ fn at(port: &Port) -> (Kind, Uuid) {
 }
 
 fn names(draft: &mut Draft<'_>, model: &Model) {
-    for object in model.objects() {
-        if draft.touched(object.kind(), object.id()) && !is_name(object.name()) {
+    for object in draft.put_objects() {
+        if !is_name(object.name()) {
             let message = format!(
                 "`{}` can't be a name: expected 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`",
                 object.name()

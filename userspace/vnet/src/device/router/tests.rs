@@ -453,3 +453,24 @@ fn a_spoofed_reply_does_not_move_a_declared_address() {
         (Verdict::Answered, Vec::new())
     );
 }
+
+#[test]
+fn a_fragment_of_a_ping_is_not_answered() {
+    let topology = Topology::two_subnets();
+    let whole = topology.frame("web/web-1", "icmp 10.0.1.11 > 10.0.1.1");
+    for (index, byte) in [(20, 0x20), (21, 9)] {
+        let mut fragment = whole.clone();
+        fragment[index] = byte;
+        let outcome = topology.send_frame("web/web-1", &fragment);
+        assert_eq!(dropped(&outcome), Some(DropReason::RouterLocal));
+        assert!(outcome.install, "it is true of every fragment");
+    }
+}
+
+#[test]
+fn an_announcement_teaches_a_router_nothing_new() {
+    let topology = with_uplink();
+    let heard = topology.send("core/up", "arp 192.0.2.1 who-has 192.0.2.1");
+    assert_eq!(heard.verdict, Verdict::Answered);
+    assert_eq!(heard.writes, []);
+}

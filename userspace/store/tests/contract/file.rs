@@ -1,6 +1,6 @@
 //! The embedded store's file: who may open it, and what is in it.
 
-use weft_store::{EmbeddedStore, Seen, Store, StoreError};
+use weft_store::{EmbeddedStore, Seen, StoreError};
 
 #[tokio::test]
 async fn a_file_has_one_owner() {

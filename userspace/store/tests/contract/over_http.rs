@@ -1,13 +1,11 @@
 //! What a remote store does beyond the contract: it outlives its server's restarts, and doesn't
 //! obey a store that went back. And the routes themselves, as any HTTP client sees them.
 
-mod stores;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::stores::{Rig, bridge, host, operations, port, socket, tenant};
 use futures_util::StreamExt;
-use stores::{Rig, bridge, host, operations, port, socket, tenant};
 use tokio::net::TcpListener;
 use weft_api::client::{Client, ClientError, Endpoint};
 use weft_api::types::Event;
@@ -123,12 +121,14 @@ async fn an_older_copy_of_a_store_is_refused_too() {
             .contains("it is at revision 1, seen was 2"),
         "{error}"
     );
-    let opened = weft_store::open(
-        &format!("weftd+unix:{}", socket(&rig.folder).display()),
-        None,
-        Some(Seen::of(&client(&rig).topology().await.unwrap())),
-    );
-    opened.await.unwrap().read().await.unwrap();
+    let seen = Seen::of(&client(&rig).topology().await.unwrap());
+    let url = format!("weftd+unix:{}", socket(&rig.folder).display());
+    weft_store::open(&url, None, Some(seen))
+        .await
+        .unwrap()
+        .read()
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -57,8 +57,9 @@ impl Rig {
                 self.start().await;
             }
             None => {
-                // The file has one owner at a time.
-                self.store = Arc::new(Nothing);
+                // The file has one owner at a time; another store holds the place meanwhile.
+                let other = self.folder.path().join("other.redb");
+                self.store = Arc::new(EmbeddedStore::open(&other).await.unwrap());
                 self.store = Arc::new(open(&self.folder).await);
             }
         }
@@ -116,41 +117,6 @@ impl Drop for Rig {
         if let Some(server) = self.server.take() {
             server.shutdown_background();
         }
-    }
-}
-
-/// Holds the place of a store that is being reopened.
-struct Nothing;
-
-#[async_trait::async_trait]
-impl Store for Nothing {
-    async fn read(&self) -> weft_store::Result<weft_api::types::Contents> {
-        unimplemented!("between two stores")
-    }
-
-    async fn transact(&self, _: Option<u64>, _: Vec<Operation>) -> weft_store::Result<u64> {
-        unimplemented!("between two stores")
-    }
-
-    async fn update_state(
-        &self,
-        _: &str,
-        _: weft_api::types::StateUpdate,
-    ) -> weft_store::Result<()> {
-        unimplemented!("between two stores")
-    }
-
-    async fn watch(
-        &self,
-        _: u64,
-    ) -> weft_store::Result<
-        futures_util::stream::BoxStream<'static, weft_store::Result<weft_api::types::Event>>,
-    > {
-        unimplemented!("between two stores")
-    }
-
-    fn status(&self) -> weft_api::agent::StoreStatus {
-        weft_api::agent::StoreStatus::default()
     }
 }
 

@@ -1,0 +1,15 @@
+//! The scenarios: real agents and real packets between network namespaces, each scenario one function.
+//!
+//! One module is one area. `cargo xtask test net [AREA::NAME]` runs them; each makes, names and removes its own
+//! world (see `weft_tests::harness`), so that they run side by side.
+
+mod api;
+mod bridge;
+mod demo;
+mod encap;
+mod harness;
+mod restart;
+mod router;
+mod store;
+mod tenant;
+mod trace;

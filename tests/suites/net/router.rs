@@ -1,0 +1,161 @@
+//! Routers: between bridges, on one host or over several.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, ensure};
+use weft_tests::harness::packet::Transport;
+use weft_tests::harness::weft::FlowLine;
+use weft_tests::harness::{Iperf, Load, Network, Ping, Run, Topology, Underlay};
+use weft_tests::scenario;
+
+const WEB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+const DB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
+/// ICMP time exceeded, in transit (RFC 792).
+const TIME_EXCEEDED: (u8, u8) = (11, 0);
+
+/// A bridge on each side of a router; the database is on the given host.
+fn web_and_db(db_host: &str) -> Topology {
+    Topology::tenant("acme")
+        .port("web/web-1", "h1", "10.0.1.11/24")
+        .port("db/db-1", db_host, "10.0.2.11/24")
+        .router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])
+}
+
+#[scenario]
+fn ping_on_one_host(run: &mut Run) -> Result<()> {
+    let net = run.hosts(Underlay::Routed, 1)?;
+    net.apply(&web_and_db("h1"))?;
+    net.ping("web-1", "db-1")?;
+    net.ping("db-1", "web-1")
+}
+
+#[scenario]
+fn ping_between_two_hosts(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    net.ping("web-1", "db-1")?;
+    net.ping("db-1", "web-1")
+}
+
+#[scenario]
+fn large_pings_go_in_fragments(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    for size in [4000, 9000] {
+        net.ping_with(
+            "web-1",
+            "db-1",
+            Ping {
+                size,
+                ..Ping::default()
+            },
+        )?
+        .all_answered()?;
+    }
+    Ok(())
+}
+
+#[scenario]
+fn the_router_answers_ping_on_each_of_its_addresses(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    for (from, router) in [
+        ("web-1", WEB_GATEWAY),
+        ("web-1", DB_GATEWAY),
+        ("db-1", DB_GATEWAY),
+    ] {
+        net.ping_router(from, router, Ping::default())?
+            .all_answered()?;
+    }
+    Ok(())
+}
+
+#[scenario]
+fn a_packet_whose_time_ends_at_the_router_is_reported(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    // With a flow in place the guard must find it, too.
+    net.ping("web-1", "db-1")?;
+    let ping = Ping {
+        ttl: 1,
+        ..Ping::default()
+    };
+    let errors = net
+        .workload("web-1")?
+        .judge()
+        .expect("time exceeded", 3, |frame| {
+            frame.ipv4().is_some_and(|(source, _, transport)| {
+                let Transport::Icmp { kind, code, .. } = transport else {
+                    return false;
+                };
+                source == WEB_GATEWAY && (*kind, *code) == TIME_EXCEEDED
+            })
+        });
+    let result = net.ping_address("web-1", net.workload("db-1")?.address()?, ping)?;
+    ensure!(
+        result.received == 0,
+        "answered although its time was over:\n{}",
+        result.text
+    );
+    ensure!(
+        result.text.contains("From 10.0.1.1"),
+        "the router didn't say so:\n{}",
+        result.text
+    );
+    ensure!(
+        errors.seen() == 3,
+        "not one error for each request: {errors:?}"
+    );
+    net.ping_with("web-1", "db-1", Ping { ttl: 2, ..ping })?
+        .all_answered()
+        .map(drop)
+}
+
+#[scenario]
+fn pings_share_flows_that_hold_no_more_than_prefixes(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    // Each ping has an ICMP id of its own.
+    for _ in 0..4 {
+        net.ping("web-1", "db-1")?;
+    }
+    for (host, port) in [("h1", "web/web-1"), ("h2", "db/db-1")] {
+        let flows = routed_flows(net, host)?;
+        ensure!(
+            flows.len() == 1,
+            "not one flow for all pings from {port}: {flows:#?}"
+        );
+        let flow = &flows[0];
+        ensure!(flow.port == port, "{flow:?}");
+        for (field, bits) in &flow.mask_bits {
+            let longest = match field.as_str() {
+                "ip_src" => 24,
+                "ip_dst" => 32,
+                name if name.starts_with("l4") || name.starts_with("icmp") => 0,
+                _ => continue,
+            };
+            ensure!(*bits <= longest, "{field} has {bits} bits: {flow:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The flows that took ICMP from one subnet to the other: more than ARP's.
+fn routed_flows(net: &Network, host: &str) -> Result<Vec<FlowLine>> {
+    let mut flows = net.weft(host)?.flows()?;
+    flows.retain(|flow| flow.actions.contains("ttl"));
+    Ok(flows)
+}
+
+#[scenario]
+fn iperf3_goes_through_the_router_both_ways(run: &mut Run) -> Result<()> {
+    const BYTES: u64 = 32 << 20;
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
+    for reverse in [false, true] {
+        let load = Load::TcpBytes(BYTES);
+        net.iperf("web-1", "db-1", Iperf { load, reverse })?
+            .carried(BYTES)?;
+    }
+    Ok(())
+}
