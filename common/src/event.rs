@@ -18,7 +18,9 @@ pub enum MissReason {
 
 /// Precedes the whole packet in the perf event array. The packet's headers are extracted again by the agent
 /// with the same function, so the key itself isn't sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct MissHeader {
     /// Index of the ingress port.
@@ -39,7 +41,9 @@ pub struct MissHeader {
 
 /// First bytes of a frame written to the inject TAP. It takes the place of an Ethernet header, so that the
 /// kernel takes the frame for IPv4; the real frame follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct InjectPrefix {
     /// Slot to execute, host order.

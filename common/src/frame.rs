@@ -83,14 +83,18 @@ pub fn extract<F: Frame + ?Sized>(
     vlan_tci: Option<u16>,
     key: &mut FlowKey,
 ) -> Result<Headers, DropReason> {
-    let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(DropReason::Truncated)?;
+    let ethernet = frame
+        .bytes::<ETHERNET_LEN>(0)
+        .ok_or(DropReason::Truncated)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = ethernet;
     let mut ethertype = u16::from_be_bytes([t0, t1]);
     let mut offset = ETHERNET_LEN;
     let mut tag = vlan_tci;
     if tag.is_none() && (ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ) {
         tag = Some(frame.number(ETHERNET_LEN).ok_or(DropReason::Truncated)?);
-        ethertype = frame.number(ETHERNET_LEN + 2).ok_or(DropReason::Truncated)?;
+        ethertype = frame
+            .number(ETHERNET_LEN + 2)
+            .ok_or(DropReason::Truncated)?;
         offset = ETHERNET_LEN + 4;
     }
     *key = FlowKey::default();
@@ -107,14 +111,43 @@ pub fn extract<F: Frame + ?Sized>(
     } else {
         key.head.class = key::class(0, Network::Other, Fragment::Whole);
         key.head.l4_src = ethertype;
-        Ok(Headers { ttl: 0, l3_offset: offset as u16, l3_length: 0 })
+        Ok(Headers {
+            ttl: 0,
+            l3_offset: offset as u16,
+            l3_length: 0,
+        })
     }
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, key: &mut FlowKey) -> Result<Headers, DropReason> {
+fn ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    key: &mut FlowKey,
+) -> Result<Headers, DropReason> {
     let header = frame.bytes::<20>(offset).ok_or(DropReason::Truncated)?;
-    let [version, tos, l0, l1, _, _, f0, f1, ttl, protocol, _, _, a, b, c, d, e, f, g, h] = header;
+    let [
+        version,
+        tos,
+        l0,
+        l1,
+        _,
+        _,
+        f0,
+        f1,
+        ttl,
+        protocol,
+        _,
+        _,
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+    ] = header;
     let header_length = usize::from(version & 0x0f) * 4;
     let length = u16::from_be_bytes([l0, l1]);
     let bad = version >> 4 != 4
@@ -139,14 +172,24 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, key: &mut FlowKey) -> Resul
         let payload = usize::from(length) - header_length;
         l4(frame, offset + header_length, payload, key)?;
     }
-    Ok(Headers { ttl, l3_offset: offset as u16, l3_length: length })
+    Ok(Headers {
+        ttl,
+        l3_offset: offset as u16,
+        l3_length: length,
+    })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize, key: &mut FlowKey) -> Result<Headers, DropReason> {
+fn ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    key: &mut FlowKey,
+) -> Result<Headers, DropReason> {
     let header = frame.bytes::<8>(offset).ok_or(DropReason::Truncated)?;
     let src = frame.bytes::<16>(offset + 8).ok_or(DropReason::Truncated)?;
-    let dst = frame.bytes::<16>(offset + 24).ok_or(DropReason::Truncated)?;
+    let dst = frame
+        .bytes::<16>(offset + 24)
+        .ok_or(DropReason::Truncated)?;
     let [version, class, _, _, l0, l1, protocol, ttl] = header;
     let payload = u16::from_be_bytes([l0, l1]);
     if version >> 4 != 6 || offset + 40 + usize::from(payload) > frame.length() {
@@ -158,7 +201,11 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize, key: &mut FlowKey) -> Resul
     key.src = src;
     key.dst = dst;
     l4(frame, offset + 40, usize::from(payload), key)?;
-    Ok(Headers { ttl, l3_offset: offset as u16, l3_length: payload.saturating_add(40) })
+    Ok(Headers {
+        ttl,
+        l3_offset: offset as u16,
+        l3_length: payload.saturating_add(40),
+    })
 }
 
 /// Ports, or ICMP type, code and identifier; protocols without them leave zeros.
@@ -204,15 +251,27 @@ fn is_ipv4_arp<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
 }
 
 #[inline(always)]
-fn arp<F: Frame + ?Sized>(frame: &F, offset: usize, key: &mut FlowKey) -> Result<Headers, DropReason> {
+fn arp<F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    key: &mut FlowKey,
+) -> Result<Headers, DropReason> {
     let operation = frame.number(offset + 6).ok_or(DropReason::Truncated)?;
     let sender = frame.bytes::<4>(offset + 14).ok_or(DropReason::Truncated)?;
     let target = frame.bytes::<4>(offset + 24).ok_or(DropReason::Truncated)?;
     key.head.class = key::class(0, Network::Arp, Fragment::Whole);
-    key.head.protocol = if operation > 255 { 255 } else { operation as u8 };
+    key.head.protocol = if operation > 255 {
+        255
+    } else {
+        operation as u8
+    };
     key.set_src_v4(sender);
     key.set_dst_v4(target);
-    Ok(Headers { ttl: 0, l3_offset: offset as u16, l3_length: 0 })
+    Ok(Headers {
+        ttl: 0,
+        l3_offset: offset as u16,
+        l3_length: 0,
+    })
 }
 
 #[cfg(test)]
@@ -220,12 +279,12 @@ mod tests {
     use super::*;
 
     const ARP_REQUEST: &[u8] = &[
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 1, 11, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 1, 11,
-        10, 0, 1, 11, 0, 0, 0, 0, 0, 0, 10, 0, 1, 1,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 1, 11, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0,
+        0, 0, 1, 11, 10, 0, 1, 11, 0, 0, 0, 0, 0, 0, 10, 0, 1, 1,
     ];
     const PING: &[u8] = &[
-        2, 0, 0, 0, 1, 12, 2, 0, 0, 0, 1, 11, 8, 0, 0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 1, 0, 0, 10, 0, 1, 11, 10,
-        0, 1, 12, 8, 0, 0, 0, 0x12, 0x34, 0, 1,
+        2, 0, 0, 0, 1, 12, 2, 0, 0, 0, 1, 11, 8, 0, 0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 1, 0, 0, 10,
+        0, 1, 11, 10, 0, 1, 12, 8, 0, 0, 0, 0x12, 0x34, 0, 1,
     ];
 
     fn key_of(frame: &[u8]) -> Result<(FlowKey, Headers), DropReason> {
@@ -237,14 +296,20 @@ mod tests {
     fn an_arp_request_has_operation_and_both_addresses() {
         let (key, _) = key_of(ARP_REQUEST).unwrap();
         assert_eq!(key.head.network(), Network::Arp);
-        assert_eq!((key.head.protocol, key.src_v4(), key.dst_v4()), (1, [10, 0, 1, 11], [10, 0, 1, 1]));
+        assert_eq!(
+            (key.head.protocol, key.src_v4(), key.dst_v4()),
+            (1, [10, 0, 1, 11], [10, 0, 1, 1])
+        );
         assert_eq!(key.head.port, 7);
     }
 
     #[test]
     fn an_echo_has_type_code_and_identifier() {
         let (key, headers) = key_of(PING).unwrap();
-        assert_eq!((key.head.l4_src, key.head.l4_dst, headers.ttl), (0x0800, 0x1234, 64));
+        assert_eq!(
+            (key.head.l4_src, key.head.l4_dst, headers.ttl),
+            (0x0800, 0x1234, 64)
+        );
         assert_eq!((headers.l3_offset, headers.l3_length), (14, 28));
     }
 
@@ -252,7 +317,10 @@ mod tests {
     fn every_shortened_frame_is_refused_by_name() {
         for length in 0..PING.len() {
             let reason = key_of(&PING[..length]).unwrap_err();
-            assert!(matches!(reason, DropReason::Truncated | DropReason::BadHeader), "{length}: {reason:?}");
+            assert!(
+                matches!(reason, DropReason::Truncated | DropReason::BadHeader),
+                "{length}: {reason:?}"
+            );
         }
     }
 

@@ -47,7 +47,9 @@ pub const fn class(stage: u8, network: Network, fragment: Fragment) -> u8 {
 }
 
 /// What both families share. All multi-byte numbers are in the host's byte order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct FlowHead {
     /// Index of the ingress port on this host.
@@ -73,7 +75,9 @@ pub struct FlowHead {
 }
 
 /// Exact key of IPv4, ARP and non-IP packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct FlowKeyV4 {
     /// What both families share.
@@ -85,7 +89,9 @@ pub struct FlowKeyV4 {
 }
 
 /// Exact key of any packet. See the module's text for how IPv4 addresses lie in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct FlowKey {
     /// What both families share.
@@ -134,7 +140,11 @@ impl FlowKey {
     #[inline(always)]
     pub fn v4(&self) -> FlowKeyV4 {
         let [a, b, c, d, e, f, g, h, ..] = self.src;
-        FlowKeyV4 { head: self.head, src: [a, b, c, d], dst: [e, f, g, h] }
+        FlowKeyV4 {
+            head: self.head,
+            src: [a, b, c, d],
+            dst: [e, f, g, h],
+        }
     }
 
     /// IPv4 source or ARP sender address.

@@ -9,7 +9,9 @@ pub const PEER_VALID: u16 = 1 << 0;
 pub const PEER_RESOLVED: u16 = 1 << 1;
 
 /// The outer header towards one remote host, complete but for length, checksum and key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct PeerRecord {
     /// Underlay interface.

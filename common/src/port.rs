@@ -25,7 +25,9 @@ pub enum Delivery {
 }
 
 /// One record of the port array. Written by the agent, in place: each field is read at once by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct PortRecord {
     /// A [`PortKind`].
@@ -49,7 +51,9 @@ pub struct PortRecord {
 }
 
 /// Which port an interface belongs to: entry `ifindex % INTERFACES_MAX`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct InterfaceRecord {
     /// Full interface index; another one's entry is none.
@@ -59,7 +63,9 @@ pub struct InterfaceRecord {
 }
 
 /// Packets and bytes of one port on one CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct PortCounters {
     /// Packets that the workload sent.
@@ -73,7 +79,9 @@ pub struct PortCounters {
 }
 
 /// Token bucket of a port's misses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct TokenBucket {
     /// `bpf_ktime_get_ns` at which the bucket was last filled.

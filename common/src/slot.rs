@@ -6,7 +6,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Names a slot and the decision it held when the reference was made. 8 bytes, written at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct SlotRef {
     /// Index into the slot array; 0 is never used.
@@ -51,7 +53,9 @@ pub enum Choice {
 pub const SET_MACS: u8 = 1 << 0;
 
 /// Everything to do with a packet of one flow: guards, rewrite, choice, output, in that order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct Slot {
     /// Compared by readers; raised each time the slot is retired.
@@ -93,7 +97,9 @@ pub struct Slot {
 }
 
 /// Use of one slot on one CPU: index `cpu * SLOTS_MAX + slot`. Only that CPU writes it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct SlotStats {
     /// Packets.

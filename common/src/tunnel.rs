@@ -33,7 +33,10 @@ impl TunnelKey {
     /// The key in 24 bits; the state bit is ignored.
     #[inline(always)]
     pub const fn from_bits(bits: u32) -> TunnelKey {
-        TunnelKey { index: ((bits >> 8) & INDEX_MAX as u32) as u16, generation: (bits & 0xff) as u8 }
+        TunnelKey {
+            index: ((bits >> 8) & INDEX_MAX as u32) as u16,
+            generation: (bits & 0xff) as u8,
+        }
     }
 }
 
@@ -49,7 +52,10 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_bits() {
-        let key = TunnelKey { index: 0x1234, generation: 0x56 };
+        let key = TunnelKey {
+            index: 0x1234,
+            generation: 0x56,
+        };
         assert_eq!(key.bits(), 0x0012_3456);
         assert_eq!(TunnelKey::from_bits(key.bits() | STATE_RECORD), key);
     }

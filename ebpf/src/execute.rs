@@ -37,7 +37,12 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         Some(Output::Local) => deliver(packet, u32::from(slot.port), true),
         Some(Output::Tunnel) => tunnel::send(packet, u32::from(slot.peer), slot.tunnel_key),
         Some(Output::Flood) => flood::send(packet, slot.flood_list, port),
-        Some(Output::Agent) => refuse(packet, origin, MissReason::Action, DropReason::UnknownAction),
+        Some(Output::Agent) => refuse(
+            packet,
+            origin,
+            MissReason::Action,
+            DropReason::UnknownAction,
+        ),
         _ => count::dropped(port, DropReason::UnknownAction),
     }
 }
@@ -59,11 +64,15 @@ fn l3_size(packet: &Packet) -> u32 {
         return packet.length().saturating_sub(offset as u32);
     }
     let header = match packet.key.head.network() {
-        Network::Ipv4 => packet.read::<1>(offset).map_or(20, |[first]| usize::from(first & 0x0f) * 4),
+        Network::Ipv4 => packet
+            .read::<1>(offset)
+            .map_or(20, |[first]| usize::from(first & 0x0f) * 4),
         _ => 40,
     };
     let l4 = match packet.key.head.protocol {
-        protocol::TCP => packet.read::<1>(offset + header + 12).map_or(20, |[first]| usize::from(first >> 4) * 4),
+        protocol::TCP => packet
+            .read::<1>(offset + header + 12)
+            .map_or(20, |[first]| usize::from(first >> 4) * 4),
         _ => 8,
     };
     payload + header as u32 + l4 as u32
@@ -84,10 +93,14 @@ fn rewrite(packet: &Packet, slot: &Slot) -> Option<()> {
         Network::Ipv4 => {
             let [ttl, protocol, high, low] = packet.read::<4>(offset + 8)?;
             // The TTL is the upper byte of its word: taking n from it adds n * 256 to the complement.
-            let sum = u32::from(u16::from_be_bytes([high, low])) + (u32::from(slot.ttl_decrement) << 8);
+            let sum =
+                u32::from(u16::from_be_bytes([high, low])) + (u32::from(slot.ttl_decrement) << 8);
             let folded = (sum & 0xffff) + (sum >> 16);
             let [high, low] = (folded as u16).to_be_bytes();
-            packet.write(offset + 8, [ttl.wrapping_sub(slot.ttl_decrement), protocol, high, low])
+            packet.write(
+                offset + 8,
+                [ttl.wrapping_sub(slot.ttl_decrement), protocol, high, low],
+            )
         }
         Network::Ipv6 => {
             let [limit] = packet.read::<1>(offset + 7)?;
@@ -112,9 +125,17 @@ pub fn deliver(packet: &Packet, port: u32, fresh: bool) -> i32 {
     let by_peer = record.delivery == Delivery::Peer as u8 && fresh && is_ipv4;
     // SAFETY: both helpers take plain numbers; the kernel checks the interface.
     let action = unsafe {
-        if by_peer { bpf_redirect_peer(record.ifindex, 0) } else { bpf_redirect(record.ifindex, 0) }
+        if by_peer {
+            bpf_redirect_peer(record.ifindex, 0)
+        } else {
+            bpf_redirect(record.ifindex, 0)
+        }
     };
-    if action == i64::from(SHOT) { count::dropped(port, DropReason::OutputFailed) } else { action as i32 }
+    if action == i64::from(SHOT) {
+        count::dropped(port, DropReason::OutputFailed)
+    } else {
+        action as i32
+    }
 }
 
 const _: () = assert!(ETHERNET_LEN == 14);

@@ -37,7 +37,13 @@ pub fn send(packet: &mut Packet, list: u32, ingress: u32) -> i32 {
         return count::dropped(ingress, DropReason::OutputGone);
     };
     let (skb, length) = (packet.skb(), packet.length());
-    let mut copies = Copies { skb, list, ingress, length, outer_length: 0 };
+    let mut copies = Copies {
+        skb,
+        list,
+        ingress,
+        length,
+        outer_length: 0,
+    };
     each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     if list.remote_count != 0 {
         let Some(room) = tunnel::encapsulate(packet) else {
@@ -54,17 +60,32 @@ pub fn send(packet: &mut Packet, list: u32, ingress: u32) -> i32 {
 pub fn expand(packet: &Packet, list: u32) -> i32 {
     if let Some(list) = maps::FLOOD_LISTS.get(list) {
         let (skb, length) = (packet.skb(), packet.length());
-        let mut copies = Copies { skb, list, ingress: 0, length, outer_length: 0 };
+        let mut copies = Copies {
+            skb,
+            list,
+            ingress: 0,
+            length,
+            outer_length: 0,
+        };
         each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     }
     SHOT
 }
 
 #[inline(always)]
-fn each(times: usize, callback: unsafe extern "C" fn(u32, *mut c_void) -> i64, copies: &mut Copies) {
+fn each(
+    times: usize,
+    callback: unsafe extern "C" fn(u32, *mut c_void) -> i64,
+    copies: &mut Copies,
+) {
     // SAFETY: the callback takes what is handed over here, and `copies` outlives the loop.
     unsafe {
-        bpf_loop(times as u32, callback as *mut c_void, core::ptr::from_mut(copies).cast(), 0);
+        bpf_loop(
+            times as u32,
+            callback as *mut c_void,
+            core::ptr::from_mut(copies).cast(),
+            0,
+        );
     }
 }
 
@@ -77,7 +98,9 @@ unsafe extern "C" fn copy_to_local(position: u32, copies: *mut c_void) -> i64 {
     }
     // SAFETY: `place` is below the number of entries.
     let port = u32::from(unsafe { *copies.list.locals.get_unchecked(place(position)) });
-    let Some(record) = maps::port(port) else { return CONTINUE };
+    let Some(record) = maps::port(port) else {
+        return CONTINUE;
+    };
     if port == copies.ingress || record.kind != PortKind::Port as u8 || record.ifindex == 0 {
         return CONTINUE;
     }
@@ -96,7 +119,10 @@ unsafe extern "C" fn copy_to_remote(position: u32, copies: *mut c_void) -> i64 {
     // SAFETY: `place` is below the number of entries.
     let remote = unsafe { copies.list.remotes.get_unchecked(place(position)) };
     let ready = PEER_VALID | PEER_RESOLVED;
-    let Some(peer) = maps::PEERS.get(remote.peer).filter(|peer| peer.flags & ready == ready) else {
+    let Some(peer) = maps::PEERS
+        .get(remote.peer)
+        .filter(|peer| peer.flags & ready == ready)
+    else {
         count::dropped(copies.ingress, DropReason::PeerUnknown);
         return CONTINUE;
     };

@@ -35,7 +35,12 @@ pub fn run(packet: &mut Packet) -> i32 {
     // The kernel keeps the first 14 bytes and takes the 14 after them; the frame's own header goes over the first.
     // SAFETY: the helper checks length and layout.
     let result = unsafe {
-        bpf_skb_adjust_room(packet.skb(), -(PREFIX_LEN as i32), ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO as u64)
+        bpf_skb_adjust_room(
+            packet.skb(),
+            -(PREFIX_LEN as i32),
+            ADJ_ROOM_MAC,
+            BPF_F_ADJ_ROOM_FIXED_GSO as u64,
+        )
     };
     if result != 0 || packet.write(0, ethernet).is_none() {
         return count::dropped(u32::from(port), DropReason::DecapFailed);

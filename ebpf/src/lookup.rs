@@ -24,7 +24,11 @@ pub fn find(packet: &Packet, port: &PortRecord) -> Option<(&'static Slot, SlotRe
             return Some((slot, target));
         }
     }
-    let target = if is_v6 { megaflow_v6(words, port.masks_v6) } else { megaflow_v4(words, port.masks_v4) }?;
+    let target = if is_v6 {
+        megaflow_v6(words, port.masks_v6)
+    } else {
+        megaflow_v4(words, port.masks_v4)
+    }?;
     let slot = maps::slot(target)?;
     entry.key = *words;
     entry.target = target;

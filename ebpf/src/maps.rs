@@ -8,8 +8,8 @@ use aya_ebpf::maps::{Array, HashMap, PerfEventArray};
 use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
 use weft_common::limits::{
-    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX,
-    PEERS_MAX, PORTS_MAX, SLOTS_MAX,
+    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX,
+    MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SLOTS_MAX,
 };
 use weft_common::peer::PeerRecord;
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
@@ -40,10 +40,12 @@ pub static MASKS_V4: Array<[u64; 4]> = Array::with_max_entries(MASKS_MAX, 0);
 pub static MASKS_V6: Array<[u64; 8]> = Array::with_max_entries(MASKS_MAX, 0);
 /// Masked keys of the IPv4 family with the number of their mask.
 #[map(name = "megaflows_v4")]
-pub static MEGAFLOWS_V4: HashMap<[u64; 4], SlotRef> = HashMap::with_max_entries(MEGAFLOWS_V4_MAX, 0);
+pub static MEGAFLOWS_V4: HashMap<[u64; 4], SlotRef> =
+    HashMap::with_max_entries(MEGAFLOWS_V4_MAX, 0);
 /// Masked keys of IPv6 with the number of their mask.
 #[map(name = "megaflows_v6")]
-pub static MEGAFLOWS_V6: HashMap<[u64; 8], SlotRef> = HashMap::with_max_entries(MEGAFLOWS_V6_MAX, 0);
+pub static MEGAFLOWS_V6: HashMap<[u64; 8], SlotRef> =
+    HashMap::with_max_entries(MEGAFLOWS_V6_MAX, 0);
 /// Underlay records.
 #[map(name = "peers")]
 pub static PEERS: Array<PeerRecord> = Array::with_max_entries(PEERS_MAX, 0);

@@ -1,9 +1,9 @@
 //! Packets that the agent must decide: the whole packet goes up, under the port's token bucket.
 
+use crate::SHOT;
 use crate::count;
 use crate::maps::{self, MISS_BUCKETS, MISSES};
 use crate::packet::Packet;
-use crate::SHOT;
 use aya_ebpf::bindings::BPF_F_CURRENT_CPU;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_perf_event_output};
 use weft_common::event::{MissHeader, MissReason};
@@ -22,7 +22,11 @@ pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
         return count::dropped(port, DropReason::MissRate);
     }
     let length = packet.length();
-    let captured = if length < MISS_BYTES_MAX { length } else { MISS_BYTES_MAX };
+    let captured = if length < MISS_BYTES_MAX {
+        length
+    } else {
+        MISS_BYTES_MAX
+    };
     let mut header = MissHeader {
         port: port as u16,
         reason: reason as u8,
@@ -30,7 +34,9 @@ pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
         frame_length: length,
         captured_length: captured,
         gso_size: packet.gso_size() as u16,
-        vlan: packet.vlan_tci().map_or(0, |tci| (tci & 0x0fff) | VLAN_PRESENT),
+        vlan: packet
+            .vlan_tci()
+            .map_or(0, |tci| (tci & 0x0fff) | VLAN_PRESENT),
     };
     // SAFETY: context and map are valid; header is initialised memory of the given size; the upper half of
     // the flags asks for at most `length` bytes of the packet.
@@ -52,11 +58,15 @@ pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
 /// Takes one token. Two CPUs may take the same one: the bucket bounds, it doesn't count.
 #[inline(always)]
 fn take_token(port: u32) -> bool {
-    let Some(bucket) = MISS_BUCKETS.get_ptr_mut(port) else { return false };
+    let Some(bucket) = MISS_BUCKETS.get_ptr_mut(port) else {
+        return false;
+    };
     // SAFETY: a checked pointer; the helper takes nothing.
     unsafe {
         let now = bpf_ktime_get_ns();
-        let mut credit = (*bucket).credit_ns.saturating_add(now.saturating_sub((*bucket).filled_ns));
+        let mut credit = (*bucket)
+            .credit_ns
+            .saturating_add(now.saturating_sub((*bucket).filled_ns));
         if credit > BURST_NS {
             credit = BURST_NS;
         }

@@ -42,7 +42,11 @@ impl Frame for Bytes {
 impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Packet<'a> {
-        Packet { ctx, key: FlowKey::default(), headers: Headers::default() }
+        Packet {
+            ctx,
+            key: FlowKey::default(),
+            headers: Headers::default(),
+        }
     }
 
     /// The kernel's view of the packet.
@@ -88,7 +92,11 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn pull_headers(&self, bytes: u32) {
         let linear = (self.ctx.data_end() - self.ctx.data()) as u32;
-        let wanted = if self.length() < bytes { self.length() } else { bytes };
+        let wanted = if self.length() < bytes {
+            self.length()
+        } else {
+            bytes
+        };
         if linear < wanted {
             // A failure shows as a truncated header in the extraction.
             let _ = self.ctx.pull_data(wanted);
@@ -105,7 +113,11 @@ impl<'a> Packet<'a> {
 
     #[inline(always)]
     fn frame(&self) -> Bytes {
-        Bytes { start: self.ctx.data(), end: self.ctx.data_end(), length: self.length() as usize }
+        Bytes {
+            start: self.ctx.data(),
+            end: self.ctx.data_end(),
+            length: self.length() as usize,
+        }
     }
 
     /// `N` bytes at `offset`, or none.

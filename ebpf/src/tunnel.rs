@@ -5,14 +5,18 @@ use crate::maps::{self, OWN_ADDRESSES, PEERS, REMOTE_HOSTS};
 use crate::packet::{Packet, write};
 use crate::{SHOT, count, flood};
 use aya_ebpf::bindings::{
-    __sk_buff,     BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
-    BPF_F_ADJ_ROOM_FIXED_GSO,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+    BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_FIXED_GSO,
 };
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head};
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+};
 use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, protocol};
 use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
 use weft_common::port::PortKind;
-use weft_common::tunnel::{ENCAP_LEN, GRE_FLAGS_KEY, GRE_PROTOCOL_ETHERNET, KEY_MAX, STATE_RECORD, TunnelKey};
+use weft_common::tunnel::{
+    ENCAP_LEN, GRE_FLAGS_KEY, GRE_PROTOCOL_ETHERNET, KEY_MAX, STATE_RECORD, TunnelKey,
+};
 use weft_common::{DropReason, Network};
 
 /// `BPF_ADJ_ROOM_MAC`: the room is made, or taken, right after the Ethernet header.
@@ -37,17 +41,44 @@ const INNER_OFFSET: usize = ENCAP_LEN;
 #[inline(always)]
 pub fn recognise(packet: &Packet) -> Result<Option<TunnelKey>, DropReason> {
     packet.pull_headers((INNER_OFFSET + ETHERNET_LEN) as u32);
-    let Some([t0, t1]) = packet.read::<2>(12) else { return Ok(None) };
+    let Some([t0, t1]) = packet.read::<2>(12) else {
+        return Ok(None);
+    };
     if u16::from_be_bytes([t0, t1]) != ETHERTYPE_IPV4 {
         return Ok(None);
     }
-    let Some(ip) = packet.read::<20>(IP_OFFSET) else { return Ok(None) };
-    let [version, _, _, _, _, _, f0, f1, _, number, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = ip;
+    let Some(ip) = packet.read::<20>(IP_OFFSET) else {
+        return Ok(None);
+    };
+    let [
+        version,
+        _,
+        _,
+        _,
+        _,
+        _,
+        f0,
+        f1,
+        _,
+        number,
+        _,
+        _,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = ip;
     let is_fragment = u16::from_be_bytes([f0, f1]) & 0x3fff != 0;
     if number != protocol::GRE || version != 0x45 || is_fragment {
         return Ok(None);
     }
-    let Some([g0, g1, p0, p1, k0, k1, k2, k3]) = packet.read::<8>(GRE_OFFSET) else { return Ok(None) };
+    let Some([g0, g1, p0, p1, k0, k1, k2, k3]) = packet.read::<8>(GRE_OFFSET) else {
+        return Ok(None);
+    };
     let is_ours = u16::from_be_bytes([g0, g1]) == GRE_FLAGS_KEY
         && u16::from_be_bytes([p0, p1]) == GRE_PROTOCOL_ETHERNET
         // SAFETY: the value isn't read.
@@ -94,16 +125,27 @@ pub fn receive(packet: &mut Packet, target: TunnelKey) -> i32 {
 /// Takes off the outer headers. Only the inner frame's network is noted in the key: nothing else is needed.
 #[inline(always)]
 fn decapsulate(packet: &mut Packet) -> bool {
-    let Some(inner) = packet.read::<ETHERNET_LEN>(INNER_OFFSET) else { return false };
+    let Some(inner) = packet.read::<ETHERNET_LEN>(INNER_OFFSET) else {
+        return false;
+    };
     // SAFETY: the helper checks length and layout.
     let result = unsafe {
-        bpf_skb_adjust_room(packet.skb(), -(ENCAP_LEN as i32), ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO as u64)
+        bpf_skb_adjust_room(
+            packet.skb(),
+            -(ENCAP_LEN as i32),
+            ADJ_ROOM_MAC,
+            BPF_F_ADJ_ROOM_FIXED_GSO as u64,
+        )
     };
     if result != 0 || packet.write(0, inner).is_none() {
         return false;
     }
     let [.., t0, t1] = inner;
-    let network = if u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4 { Network::Ipv4 } else { Network::Other };
+    let network = if u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4 {
+        Network::Ipv4
+    } else {
+        Network::Other
+    };
     packet.key.head.class = (network as u8) << 2;
     true
 }
@@ -130,7 +172,11 @@ pub fn send(packet: &mut Packet, peer: u32, key: u32) -> i32 {
     }
     // SAFETY: no parameters: the kernel finds the next hop by the outer destination.
     let action = unsafe { bpf_redirect_neigh(peer.ifindex, core::ptr::null_mut(), 0, 0) };
-    if action == i64::from(SHOT) { count::dropped(port, DropReason::OutputFailed) } else { action as i32 }
+    if action == i64::from(SHOT) {
+        count::dropped(port, DropReason::OutputFailed)
+    } else {
+        action as i32
+    }
 }
 
 /// How room for the outer header was made.
@@ -151,11 +197,15 @@ pub fn encapsulate(packet: &mut Packet) -> Option<Room> {
     let network = packet.key.head.network() as u8;
     if network == Network::Ipv4 as u8 || network == Network::Ipv6 as u8 {
         // SAFETY: the helper checks length and layout.
-        let result =
-            unsafe { bpf_skb_adjust_room(packet.skb(), ENCAP_LEN as i32, ADJ_ROOM_MAC, ENCAP_FLAGS) };
+        let result = unsafe {
+            bpf_skb_adjust_room(packet.skb(), ENCAP_LEN as i32, ADJ_ROOM_MAC, ENCAP_FLAGS)
+        };
         if result == 0 {
             packet.write(INNER_OFFSET, inner)?;
-            return Some(Room { outer_length, has_network_header: true });
+            return Some(Room {
+                outer_length,
+                has_network_header: true,
+            });
         }
     }
     // All but IP, and packets that were just taken out of a tunnel, which adjust_room refuses.
@@ -163,7 +213,10 @@ pub fn encapsulate(packet: &mut Packet) -> Option<Room> {
     if unsafe { bpf_skb_change_head(packet.skb(), ENCAP_LEN as u32, 0) } != 0 {
         return None;
     }
-    Some(Room { outer_length, has_network_header: false })
+    Some(Room {
+        outer_length,
+        has_network_header: false,
+    })
 }
 
 /// Writes Ethernet, IPv4 with DF, and GRE with the key.
@@ -177,7 +230,11 @@ pub fn write_outer(skb: *mut __sk_buff, peer: &PeerRecord, key: u32, length: u16
     let [c0, c1] = (!(((folded & 0xffff) + (folded >> 16)) as u16)).to_be_bytes();
     let [l0, l1] = length.to_be_bytes();
     // Version 4 without options, identification 0, don't fragment, TTL 64.
-    write(skb, IP_OFFSET, [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, protocol::GRE, c0, c1])?;
+    write(
+        skb,
+        IP_OFFSET,
+        [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, protocol::GRE, c0, c1],
+    )?;
     write(skb, IP_OFFSET + 12, peer.src)?;
     write(skb, IP_OFFSET + 16, peer.dst)?;
     let [g0, g1] = GRE_FLAGS_KEY.to_be_bytes();

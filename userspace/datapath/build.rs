@@ -20,7 +20,11 @@ fn main() {
 /// Where `cargo xtask build-ebpf` leaves the object: `weft-ebpf.o` in the workspace's target folder.
 fn default_object() -> PathBuf {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let workspace = manifest.ancestors().nth(2).map_or_else(|| manifest.clone(), PathBuf::from);
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let workspace = manifest
+        .ancestors()
+        .nth(2)
+        .map_or_else(|| manifest.clone(), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     target.join("weft-ebpf.o")
 }

@@ -63,7 +63,10 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Store {
-        Store { url: "embedded:/var/lib/weft/store.redb".to_owned(), token_file: None }
+        Store {
+            url: "embedded:/var/lib/weft/store.redb".to_owned(),
+            token_file: None,
+        }
     }
 }
 
@@ -81,7 +84,11 @@ pub struct Api {
 
 impl Default for Api {
     fn default() -> Api {
-        Api { unix: "/run/weft/weftd.sock".into(), listen: None, token_file: None }
+        Api {
+            unix: "/run/weft/weftd.sock".into(),
+            listen: None,
+            token_file: None,
+        }
     }
 }
 
@@ -109,9 +116,13 @@ impl Config {
     /// # Errors
     /// Names the file, and the line where TOML or a field is wrong.
     pub fn read(path: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let config: Config = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        config.check().with_context(|| format!("in {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let config: Config =
+            toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("in {}", path.display()))?;
         Ok(config)
     }
 
@@ -129,11 +140,16 @@ impl Config {
             && !listen.ip().is_loopback()
             && self.api.token_file.is_none()
         {
-            bail!("api.listen: {listen} is reachable from beyond this host: it needs api.token_file");
+            bail!(
+                "api.listen: {listen} is reachable from beyond this host: it needs api.token_file"
+            );
         }
         let pin = self.pin();
         if pin.to_string_lossy().contains('.') {
-            bail!("bpf.pin: {} holds a dot, which bpffs refuses in names", pin.display());
+            bail!(
+                "bpf.pin: {} holds a dot, which bpffs refuses in names",
+                pin.display()
+            );
         }
         if self.limits.flows == Some(0) {
             bail!("limits.flows: expected at least 1, found 0");
@@ -146,7 +162,10 @@ impl Config {
 
     /// Folder of pins.
     pub fn pin(&self) -> PathBuf {
-        self.bpf.pin.clone().unwrap_or_else(|| Path::new("/sys/fs/bpf/weft").join(self.host.replace('.', "_")))
+        self.bpf
+            .pin
+            .clone()
+            .unwrap_or_else(|| Path::new("/sys/fs/bpf/weft").join(self.host.replace('.', "_")))
     }
 }
 
@@ -155,10 +174,14 @@ impl Config {
 /// # Errors
 /// When it can't be read, or holds no token.
 pub fn read_token(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading the token file {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading the token file {}", path.display()))?;
     let token = text.lines().next().unwrap_or_default().trim();
     if token.len() < 16 {
-        bail!("{}: expected a token of at least 16 characters on the first line", path.display());
+        bail!(
+            "{}: expected a token of at least 16 characters on the first line",
+            path.display()
+        );
     }
     Ok(token.to_owned())
 }
@@ -175,14 +198,21 @@ mod tests {
     #[test]
     fn beyond_loopback_a_token_is_required() {
         assert!(parse("listen = \"127.0.0.1:7443\"").is_ok());
-        let error = parse("listen = \"172.30.1.1:7443\"").unwrap_err().to_string();
+        let error = parse("listen = \"172.30.1.1:7443\"")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("token_file"), "{error}");
         assert!(parse("listen = \"172.30.1.1:7443\"\ntoken_file = \"/etc/weft/token\"").is_ok());
     }
 
     #[test]
     fn an_unknown_field_is_named_with_its_line() {
-        let error = parse("listne = \"127.0.0.1:7443\"").unwrap_err().to_string();
-        assert!(error.contains("listne") && error.contains("line 5"), "{error}");
+        let error = parse("listne = \"127.0.0.1:7443\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("listne") && error.contains("line 5"),
+            "{error}"
+        );
     }
 }

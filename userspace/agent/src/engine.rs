@@ -12,8 +12,8 @@
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
-pub mod flows;
 pub mod floods;
+pub mod flows;
 pub mod misses;
 pub mod ports;
 pub mod report;
@@ -22,8 +22,8 @@ pub mod underlay;
 pub mod waiting;
 
 use crate::store_sync::StoreHealth;
-use flows::Decisions;
 use floods::Floods;
+use flows::Decisions;
 use misses::MadeSlots;
 use ports::Ports;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,7 +37,9 @@ use weft_api::{StateChange, StateUpdate};
 use weft_common::DropReason;
 use weft_datapath::network::HostNetwork;
 use weft_datapath::{Datapath, FlowTable, PortTable};
-use weft_vnet::{Activity, FlowState, HostId, Model, Placement, PortId, Snapshot, StateEntry, Tag, changed_tags};
+use weft_vnet::{
+    Activity, FlowState, HostId, Model, Placement, PortId, Snapshot, StateEntry, Tag, changed_tags,
+};
 
 /// This host's id while the topology doesn't name it.
 const NO_HOST: HostId = HostId(uuid::Uuid::nil());
@@ -119,7 +121,10 @@ impl<D: Datapath> Engine<D> {
             host: NO_HOST,
             datapath,
             table,
-            snapshot: Arc::new(Snapshot::build(Arc::new(Model::default()), Activity::default())),
+            snapshot: Arc::new(Snapshot::build(
+                Arc::new(Model::default()),
+                Activity::default(),
+            )),
             state: FlowState::default(),
             placement: Placement::default(),
             network: HostNetwork::default(),
@@ -177,7 +182,11 @@ impl<D: Datapath> Engine<D> {
 
     fn take_topology(&mut self, model: Arc<Model>, activity: Activity) {
         self.has_topology = true;
-        let host = model.hosts.values().find(|host| host.name == self.host_name).map(|host| host.id);
+        let host = model
+            .hosts
+            .values()
+            .find(|host| host.name == self.host_name)
+            .map(|host| host.id);
         self.host = host.unwrap_or(NO_HOST);
         let new = Arc::new(Snapshot::build(model, activity));
         let mut dirty = changed_tags(&self.snapshot, &new);
@@ -223,12 +232,18 @@ impl<D: Datapath> Engine<D> {
             return;
         }
         self.published.insert(key, entry.clone());
-        self.update(StateUpdate { put: vec![entry], ..StateUpdate::default() });
+        self.update(StateUpdate {
+            put: vec![entry],
+            ..StateUpdate::default()
+        });
     }
 
     fn withdraw(&mut self, key: &str) {
         if let Some(entry) = self.published.remove(key) {
-            self.update(StateUpdate { remove: vec![entry], ..StateUpdate::default() });
+            self.update(StateUpdate {
+                remove: vec![entry],
+                ..StateUpdate::default()
+            });
         }
     }
 

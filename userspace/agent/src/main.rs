@@ -37,7 +37,8 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
+                .unwrap_or_else(|_| "info".into()),
         )
         .with_writer(std::io::stderr)
         .init();
@@ -46,14 +47,23 @@ fn main() -> anyhow::Result<()> {
         return check(&config);
     }
     // Two runtime threads: the packet path has its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let token = config.store.token_file.as_deref().or(config.api.token_file.as_deref());
+    let token = config
+        .store
+        .token_file
+        .as_deref()
+        .or(config.api.token_file.as_deref());
     let token = token.map(config::read_token).transpose()?;
-    let store = weft_store::open(&config.store.url, token.as_deref(), None).await.with_context(|| format!("opening the store {}", config.store.url))?;
+    let store = weft_store::open(&config.store.url, token.as_deref(), None)
+        .await
+        .with_context(|| format!("opening the store {}", config.store.url))?;
     let (updates, updates_out) = mpsc::unbounded_channel();
     let (remotes, remotes_out) = watch::channel(Vec::new());
     let engine = open_engine(&config, updates, remotes)?;
@@ -61,11 +71,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
     server::serve(&config.api, store.clone(), packets.clone()).await?;
     let to_packets = packets.clone();
     let url = config.store.url.clone();
-    let sync = StoreSync::new(store, url, config.host.clone(), move |message| {
-        to_packets.send(message);
-    }, updates_out);
+    let sync = StoreSync::new(
+        store,
+        url,
+        config.host.clone(),
+        move |message| {
+            to_packets.send(message);
+        },
+        updates_out,
+    );
     let sync = tokio::spawn(sync.run());
-    let network = tokio::spawn(watch_network(remotes_out, move |network| packets.send(Message::Network(network))));
+    let network = tokio::spawn(watch_network(remotes_out, move |network| {
+        packets.send(Message::Network(network))
+    }));
     tracing::info!(host = config.host, "weftd runs");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -99,22 +117,44 @@ fn open_engine(
     let mut kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
     let forgotten = kernel.clear_flows()?;
     if forgotten > 0 {
-        tracing::info!(flows = forgotten, "flows of an earlier weftd are decided anew");
+        tracing::info!(
+            flows = forgotten,
+            "flows of an earlier weftd are decided anew"
+        );
     }
     let table = FlowTable::new(kernel.slot_generation());
-    let ports = PortTable::new(|index| kernel.read_port(index).map_or(0, |record| record.generation), 0);
+    let ports = PortTable::new(
+        |index| {
+            kernel
+                .read_port(index)
+                .map_or(0, |record| record.generation)
+        },
+        0,
+    );
     let engine_config = EngineConfig {
         host: config.host.clone(),
         underlay_interfaces: config.underlay.interfaces.clone(),
         flows_max: config.limits.flows,
         flow_idle_secs: config.limits.flow_idle_secs,
     };
-    Ok(Engine::new(engine_config, kernel, table, ports, updates, remotes))
+    Ok(Engine::new(
+        engine_config,
+        kernel,
+        table,
+        ports,
+        updates,
+        remotes,
+    ))
 }
 
 /// `--check`: what would be attached, and why it couldn't.
 fn check(config: &Config) -> anyhow::Result<()> {
-    println!("host {}, store {}, pins in {}", config.host, config.store.url, config.pin().display());
+    println!(
+        "host {}, store {}, pins in {}",
+        config.host,
+        config.store.url,
+        config.pin().display()
+    );
     let mut problems = 0;
     for interface in &config.underlay.interfaces {
         match nix::net::if_::if_nametoindex(interface.as_str()) {
@@ -125,7 +165,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
             }
         }
     }
-    for path in [&config.api.token_file, &config.store.token_file].into_iter().flatten() {
+    for path in [&config.api.token_file, &config.store.token_file]
+        .into_iter()
+        .flatten()
+    {
         if let Err(error) = config::read_token(path) {
             println!("{error:#}");
             problems += 1;

@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use weft_datapath::kernel::Waker;
 use weft_datapath::Kernel;
+use weft_datapath::kernel::Waker;
 
 /// How long a wait for misses may last: the next tick isn't late by more.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -30,7 +30,9 @@ impl PacketThread {
     pub fn start(mut engine: Engine<Kernel>) -> anyhow::Result<(PacketThread, JoinHandle<()>)> {
         let (messages, inbox) = mpsc::channel();
         let waker = engine.datapath_mut().waker();
-        let thread = std::thread::Builder::new().name("packets".to_owned()).spawn(move || run(&mut engine, &inbox))?;
+        let thread = std::thread::Builder::new()
+            .name("packets".to_owned())
+            .spawn(move || run(&mut engine, &inbox))?;
         Ok((PacketThread { messages, waker }, thread))
     }
 
@@ -60,7 +62,10 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
     let mut ticked = Instant::now();
     loop {
         let mut misses = Vec::new();
-        if let Err(error) = engine.datapath_mut().poll_misses(POLL_TIMEOUT, &mut |miss| misses.push(miss)) {
+        if let Err(error) = engine
+            .datapath_mut()
+            .poll_misses(POLL_TIMEOUT, &mut |miss| misses.push(miss))
+        {
             tracing::error!(%error, "misses can't be read any more");
             return;
         }

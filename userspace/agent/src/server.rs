@@ -24,15 +24,24 @@ use weft_store::Store;
 ///
 /// # Errors
 /// When a listener can't be opened; the address or path is named.
-pub async fn serve(config: &Api, store: Arc<dyn Store>, packets: PacketThread) -> anyhow::Result<()> {
+pub async fn serve(
+    config: &Api,
+    store: Arc<dyn Store>,
+    packets: PacketThread,
+) -> anyhow::Result<()> {
     let routes = agent_routes(packets).merge(weft_store::server::routes(store));
     let unix = listen_unix(&config.unix)?;
     tokio::spawn(serve_on_unix(unix, routes.clone()));
     if let Some(address) = config.listen {
         let token = config.token_file.as_deref().map(read_token).transpose()?;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}"))?;
         let routes = match token {
-            Some(token) => routes.layer(middleware::from_fn_with_state(Arc::<str>::from(token), require_token)),
+            Some(token) => routes.layer(middleware::from_fn_with_state(
+                Arc::<str>::from(token),
+                require_token,
+            )),
             None => routes,
         };
         tokio::spawn(async move {
@@ -60,7 +69,9 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
         anyhow::bail!("{}: another weftd answers there", what());
     }
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(what),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(what);
+        }
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(what)?;
@@ -70,9 +81,17 @@ fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Lets through what shows the token. Compared in full length: the time says nothing about it.
 async fn require_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let differs = shown.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    let shown = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let shown = shown
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    let differs = shown
+        .bytes()
+        .zip(token.bytes())
+        .fold(0, |sum, (a, b)| sum | (a ^ b));
     if shown.len() != token.len() || differs != 0 {
         let detail = "this API needs the token of its token_file as `Authorization: Bearer`";
         return response(Problem::unauthorized(detail));
@@ -135,5 +154,10 @@ fn stopped() -> Response {
 
 fn response(problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/problem+json")],
+        Json(problem),
+    )
+        .into_response()
 }

@@ -54,7 +54,17 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         updates: mpsc::UnboundedReceiver<StateUpdate>,
     ) -> StoreSync<F> {
         let (own, state) = (BTreeMap::new(), BTreeMap::new());
-        StoreSync { store, url, host, send, updates, own, model: Arc::default(), state, seen: None }
+        StoreSync {
+            store,
+            url,
+            host,
+            send,
+            updates,
+            own,
+            model: Arc::default(),
+            state,
+            seen: None,
+        }
     }
 
     /// Follows the store until the agent stops.
@@ -67,7 +77,11 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             };
             tracing::warn!(problem, "the store is away; forwarding goes on");
             let was_connected = self.report(false, Some(problem));
-            pause = if was_connected { RETRY_FIRST } else { (pause * 2).min(RETRY_MAX) };
+            pause = if was_connected {
+                RETRY_FIRST
+            } else {
+                (pause * 2).min(RETRY_MAX)
+            };
             tokio::time::sleep(pause).await;
         }
     }
@@ -78,7 +92,11 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         let mut sequence = contents.sequence;
         self.take_contents(contents)?;
         self.say_all().await?;
-        let mut events = self.store.watch(sequence).await.map_err(|error| error.to_string())?;
+        let mut events = self
+            .store
+            .watch(sequence)
+            .await
+            .map_err(|error| error.to_string())?;
         self.report(true, None);
         loop {
             tokio::select! {
@@ -106,14 +124,20 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         let identity = contents.store.to_string();
         if let Some((seen, revision)) = &self.seen {
             if *seen != identity {
-                return Err(format!("store {identity} answers where store {seen} was: refused; restart weftd to take it"));
+                return Err(format!(
+                    "store {identity} answers where store {seen} was: refused; restart weftd to take it"
+                ));
             }
             if contents.revision < *revision {
                 let found = contents.revision;
-                return Err(format!("the store is at revision {found}, but {revision} was seen: refused"));
+                return Err(format!(
+                    "the store is at revision {found}, but {revision} was seen: refused"
+                ));
             }
         }
-        let model = contents.model().map_err(|invalid| format!("the store's topology contradicts itself: {invalid:?}"))?;
+        let model = contents
+            .model()
+            .map_err(|invalid| format!("the store's topology contradicts itself: {invalid:?}"))?;
         self.seen = Some((identity, contents.revision));
         self.model = Arc::new(model);
         let old = std::mem::take(&mut self.state);
@@ -122,7 +146,11 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             changes.push(StateChange::Put(owned.clone()));
             self.state.insert(owned.entry.key(), owned);
         }
-        changes.extend(old.into_iter().filter(|(key, _)| !self.state.contains_key(key)).map(|(_, owned)| StateChange::Remove(owned)));
+        changes.extend(
+            old.into_iter()
+                .filter(|(key, _)| !self.state.contains_key(key))
+                .map(|(_, owned)| StateChange::Remove(owned)),
+        );
         self.send_topology();
         (self.send)(Message::State(changes));
         Ok(())
@@ -132,7 +160,10 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         let mut is_topology = !change.operations.is_empty();
         if is_topology {
             let mut model = self.model.apply(&change.operations).map_err(|invalid| {
-                format!("change {} doesn't fit what was seen before: {invalid:?}", change.sequence)
+                format!(
+                    "change {} doesn't fit what was seen before: {invalid:?}",
+                    change.sequence
+                )
             })?;
             model.revision = change.revision;
             self.model = Arc::new(model);
@@ -161,10 +192,18 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         let mut activity = Activity::default();
         for owned in self.state.values() {
             match &owned.entry {
-                StateEntry::PortActivity { port, host, tunnel_key } => {
+                StateEntry::PortActivity {
+                    port,
+                    host,
+                    tunnel_key,
+                } => {
                     activity.ports.insert(*port, (*host, *tunnel_key));
                 }
-                StateEntry::FloodActivity { bridge, host, tunnel_key } => {
+                StateEntry::FloodActivity {
+                    bridge,
+                    host,
+                    tunnel_key,
+                } => {
                     activity.floods.insert((*bridge, *host), *tunnel_key);
                 }
                 StateEntry::Mac { .. } | StateEntry::Neighbour { .. } => {}
@@ -181,13 +220,23 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         while let Ok(update) = self.updates.try_recv() {
             self.note(&update);
         }
-        let update = StateUpdate { put: self.own.values().cloned().collect(), remove: Vec::new(), replace: true };
-        self.store.update_state(&self.host, update).await.map_err(|error| error.to_string())
+        let update = StateUpdate {
+            put: self.own.values().cloned().collect(),
+            remove: Vec::new(),
+            replace: true,
+        };
+        self.store
+            .update_state(&self.host, update)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn say(&mut self, update: StateUpdate) -> Result<(), String> {
         self.note(&update);
-        self.store.update_state(&self.host, update).await.map_err(|error| error.to_string())
+        self.store
+            .update_state(&self.host, update)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     fn note(&mut self, update: &StateUpdate) {
@@ -201,12 +250,19 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
 
     /// Tells the packet thread; returns whether there was a picture of the store before.
     fn report(&self, connected: bool, problem: Option<String>) -> bool {
-        (self.send)(Message::Store(StoreHealth { url: self.url.clone(), connected, problem }));
+        (self.send)(Message::Store(StoreHealth {
+            url: self.url.clone(),
+            connected,
+            problem,
+        }));
         self.seen.is_some()
     }
 }
 
 fn is_activity(change: &StateChange) -> bool {
     let (StateChange::Put(owned) | StateChange::Remove(owned)) = change;
-    matches!(owned.entry, StateEntry::PortActivity { .. } | StateEntry::FloodActivity { .. })
+    matches!(
+        owned.entry,
+        StateEntry::PortActivity { .. } | StateEntry::FloodActivity { .. }
+    )
 }

@@ -170,6 +170,8 @@ fn routes() {
 }
 
 const COMMON_OBJECTS: &str = r##"
+common hosts: { h1: { zones: } }
+    3:16: found nothing, expected a mapping from names to underlay addresses
 common hosts: { h1: { zones: { default: 172.30.1 } } }
     3:34: found `172.30.1`, expected an IPv4 address like 10.0.1.11
 common hosts: { h1: { zone: {} } }

@@ -55,17 +55,26 @@ pub enum Error {
 impl Error {
     /// A system call failed while `what` was being done.
     pub fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::Io { what: what.into(), source: source.into() }
+        Error::Io {
+            what: what.into(),
+            source: source.into(),
+        }
     }
 
     /// aya failed while `what` was being done; its whole chain of causes is kept.
     pub fn program(what: impl Into<String>, source: &dyn std::error::Error) -> Error {
-        Error::Program { what: what.into(), detail: chain(source) }
+        Error::Program {
+            what: what.into(),
+            detail: chain(source),
+        }
     }
 
     /// A map operation failed.
     pub fn map(map: &'static str, source: &dyn std::error::Error) -> Error {
-        Error::Map { map, detail: chain(source) }
+        Error::Map {
+            map,
+            detail: chain(source),
+        }
     }
 }
 

@@ -58,12 +58,17 @@ impl Fake {
             Family::V4 => record.masks_v4,
             Family::V6 => record.masks_v6,
         };
-        let target = (0..MASKS_MAX).filter(|number| set & 1 << number != 0).find_map(|number| {
-            let mut masked = key.masked(self.masks.get(&(family, number))?);
-            masked.head.mask_id = number as u8;
-            self.megaflows.get(&(family, masked)).copied()
-        })?;
-        let slot = *self.slots.get(&target.slot).filter(|slot| slot.generation == target.generation)?;
+        let target = (0..MASKS_MAX)
+            .filter(|number| set & 1 << number != 0)
+            .find_map(|number| {
+                let mut masked = key.masked(self.masks.get(&(family, number))?);
+                masked.head.mask_id = number as u8;
+                self.megaflows.get(&(family, masked)).copied()
+            })?;
+        let slot = *self
+            .slots
+            .get(&target.slot)
+            .filter(|slot| slot.generation == target.generation)?;
         let used = self.uses.entry(target.slot).or_default();
         used.packets += 1;
         used.last_used += 1;
@@ -74,7 +79,10 @@ impl Fake {
 impl Datapath for Fake {
     fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
         if index >= SLOTS_MAX {
-            return Err(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) });
+            return Err(Error::Full {
+                what: "slots",
+                limit: u64::from(SLOTS_MAX),
+            });
         }
         self.slots.insert(index, *slot);
         Ok(())
@@ -109,7 +117,10 @@ impl Datapath for Fake {
 
     fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
         if u32::from(index) >= PORTS_MAX {
-            return Err(Error::Full { what: "ports", limit: u64::from(PORTS_MAX) });
+            return Err(Error::Full {
+                what: "ports",
+                limit: u64::from(PORTS_MAX),
+            });
         }
         self.ports.insert(index, *record);
         Ok(())
@@ -138,14 +149,21 @@ impl Datapath for Fake {
     }
 
     fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
-        if present { self.own_addresses.insert(address) } else { self.own_addresses.remove(&address) };
+        if present {
+            self.own_addresses.insert(address)
+        } else {
+            self.own_addresses.remove(&address)
+        };
         Ok(())
     }
 
     fn attach_port(&mut self, _port: u16, interface: &str) -> Result<Attachment, Error> {
         let ifindex = self.interfaces.get(interface).copied();
         let ifindex = ifindex.ok_or_else(|| Error::NoInterface(interface.to_owned()))?;
-        Ok(Attachment { ifindex, delivery: Delivery::Peer })
+        Ok(Attachment {
+            ifindex,
+            delivery: Delivery::Peer,
+        })
     }
 
     fn detach_port(&mut self, _port: u16, _ifindex: u32) -> Result<(), Error> {
@@ -163,8 +181,16 @@ impl Datapath for Fake {
     }
 
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
-        let slot = self.slots.get(&target.slot).filter(|slot| slot.generation == target.generation).copied();
-        self.injected.push(Injected { slot, port, packet: packet.clone() });
+        let slot = self
+            .slots
+            .get(&target.slot)
+            .filter(|slot| slot.generation == target.generation)
+            .copied();
+        self.injected.push(Injected {
+            slot,
+            port,
+            packet: packet.clone(),
+        });
         Ok(())
     }
 

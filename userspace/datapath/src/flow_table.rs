@@ -5,7 +5,9 @@
 use crate::masks::{Chosen, Masks};
 use crate::{Datapath, Error, Family, SlotUse};
 use std::collections::{HashMap, VecDeque};
-use weft_common::limits::{FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX};
+use weft_common::limits::{
+    FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX,
+};
 use weft_common::{FlowKey, Slot, SlotRef};
 
 /// Names a flow for as long as the agent runs.
@@ -84,12 +86,26 @@ impl FlowTable {
                 self.next_unused += 1;
                 self.next_unused - 1
             }
-            None => return Err(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) }),
+            None => {
+                return Err(Error::Full {
+                    what: "slots",
+                    limit: u64::from(SLOTS_MAX),
+                });
+            }
         };
         self.generation = self.generation.wrapping_add(1).max(1);
-        let target = SlotRef { slot: index, generation: self.generation };
+        let target = SlotRef {
+            slot: index,
+            generation: self.generation,
+        };
         datapath.clear_slot_use(index);
-        let written = datapath.write_slot(index, &Slot { generation: self.generation, ..*slot });
+        let written = datapath.write_slot(
+            index,
+            &Slot {
+                generation: self.generation,
+                ..*slot
+            },
+        );
         if let Err(error) = written {
             self.unused.push_back(index);
             return Err(error);
@@ -118,14 +134,20 @@ impl FlowTable {
         now_secs: u64,
     ) -> Result<FlowId, Error> {
         let family = Family::of(key);
-        let chosen = self.masks(family).choose(mask).ok_or(Error::Full { what: "masks", limit: 64 })?;
+        let chosen = self.masks(family).choose(mask).ok_or(Error::Full {
+            what: "masks",
+            limit: 64,
+        })?;
         let masked = masked(key, &chosen);
         if let Some(&id) = self.by_key.get(&(family, masked)) {
             self.replace(datapath, id, target, slot, now_secs)?;
             return Ok(id);
         }
         if self.flows.len() >= self.flows_max || self.is_full(family) {
-            return Err(Error::Full { what: "flows", limit: self.flows_max as u64 });
+            return Err(Error::Full {
+                what: "flows",
+                limit: self.flows_max as u64,
+            });
         }
         if chosen.is_new {
             datapath.write_mask(family, chosen.number, &chosen.bits)?;
@@ -163,7 +185,9 @@ impl FlowTable {
         slot: &Slot,
         now_secs: u64,
     ) -> Result<(), Error> {
-        let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return Ok(());
+        };
         datapath.publish(flow.family, &flow.masked, target)?;
         let used = datapath.slot_use(flow.target.slot);
         flow.carried.packets += used.packets;
@@ -176,7 +200,12 @@ impl FlowTable {
     }
 
     /// Removes a flow; its next packet is a miss. Returns what it was.
-    pub fn remove(&mut self, datapath: &mut impl Datapath, id: FlowId, now_secs: u64) -> Option<Flow> {
+    pub fn remove(
+        &mut self,
+        datapath: &mut impl Datapath,
+        id: FlowId,
+        now_secs: u64,
+    ) -> Option<Flow> {
         let flow = self.flows.remove(&id)?;
         self.by_key.remove(&(flow.family, flow.masked));
         if let Err(error) = datapath.withdraw(flow.family, &flow.masked) {
@@ -211,14 +240,20 @@ impl FlowTable {
             self.retired.pop_front();
             self.unused.push_back(slot);
         }
-        idle.into_iter().filter_map(|id| self.remove(datapath, id, now_secs)).collect()
+        idle.into_iter()
+            .filter_map(|id| self.remove(datapath, id, now_secs))
+            .collect()
     }
 
     /// The flow that a packet would take.
     pub fn find(&self, key: &FlowKey) -> Option<&Flow> {
         let family = Family::of(key);
         self.masks(family).iter().find_map(|(number, bits, _)| {
-            let chosen = Chosen { number, bits: *bits, is_new: false };
+            let chosen = Chosen {
+                number,
+                bits: *bits,
+                is_new: false,
+            };
             let id = self.by_key.get(&(family, masked(key, &chosen)))?;
             self.flows.get(id)
         })
@@ -246,7 +281,11 @@ impl FlowTable {
 
     /// Masks in use by family: number, bits and flows.
     pub fn masks_in_use(&self) -> Vec<(Family, u32, FlowKey, u32)> {
-        let of = |family| self.masks(family).iter().map(move |(number, bits, flows)| (family, number, *bits, flows));
+        let of = |family| {
+            self.masks(family)
+                .iter()
+                .map(move |(number, bits, flows)| (family, number, *bits, flows))
+        };
         of(Family::V4).chain(of(Family::V6)).collect()
     }
 
@@ -294,7 +333,12 @@ fn masked(key: &FlowKey, chosen: &Chosen) -> FlowKey {
     masked
 }
 
-fn write_set(datapath: &mut impl Datapath, family: Family, port: u16, set: u64) -> Result<(), Error> {
+fn write_set(
+    datapath: &mut impl Datapath,
+    family: Family,
+    port: u16,
+    set: u64,
+) -> Result<(), Error> {
     let mut record = datapath.read_port(port)?;
     match family {
         Family::V4 => record.masks_v4 = set,

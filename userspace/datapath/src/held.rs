@@ -28,7 +28,11 @@ pub struct HeldPacket {
 impl HeldPacket {
     /// A frame that the network made itself.
     pub fn made(frame: Vec<u8>) -> HeldPacket {
-        HeldPacket { frame, gso_size: 0, vlan_tci: None }
+        HeldPacket {
+            frame,
+            gso_size: 0,
+            vlan_tci: None,
+        }
     }
 
     /// The bytes to write to the inject TAP: virtio header, prefix, frame.
@@ -40,7 +44,9 @@ impl HeldPacket {
             flags: [0; 2],
             ethertype: ETHERTYPE_IPV4.to_be_bytes(),
         };
-        let tag = self.vlan_tci.map(|tci| [0x81, 0, (tci >> 8) as u8, tci as u8]);
+        let tag = self
+            .vlan_tci
+            .map(|tci| [0x81, 0, (tci >> 8) as u8, tci as u8]);
         let mut bytes = Vec::with_capacity(VNET_HEADER_LEN + ETHERNET_LEN + self.frame.len() + 4);
         bytes.extend_from_slice(&self.vnet_header(tag.map_or(0, |tag| tag.len())));
         bytes.extend_from_slice(prefix.as_bytes());
@@ -59,9 +65,15 @@ impl HeldPacket {
     fn vnet_header(&self, tag_len: usize) -> [u8; VNET_HEADER_LEN] {
         let mut header = [0; VNET_HEADER_LEN];
         let mut key = FlowKey::default();
-        let Ok(headers) = extract(self.frame.as_slice(), 0, self.vlan_tci, &mut key) else { return header };
-        let Some(l4) = l4_offset(&self.frame, &key, &headers) else { return header };
-        let Some(checksum_offset) = checksum_offset(key.head.protocol) else { return header };
+        let Ok(headers) = extract(self.frame.as_slice(), 0, self.vlan_tci, &mut key) else {
+            return header;
+        };
+        let Some(l4) = l4_offset(&self.frame, &key, &headers) else {
+            return header;
+        };
+        let Some(checksum_offset) = checksum_offset(key.head.protocol) else {
+            return header;
+        };
         let is_gso = self.gso_size != 0;
         if !is_gso && !has_partial_checksum(&self.frame, &key, l4, checksum_offset) {
             return header;
@@ -70,7 +82,10 @@ impl HeldPacket {
         header[0] = NEEDS_CHECKSUM;
         header[1] = if is_gso { gso_type(&key) } else { GSO_NONE };
         let l4_length = match key.head.protocol {
-            protocol::TCP => self.frame.get(l4 + 12).map_or(20, |first| usize::from(first >> 4) * 4),
+            protocol::TCP => self
+                .frame
+                .get(l4 + 12)
+                .map_or(20, |first| usize::from(first >> 4) * 4),
             _ => 8,
         };
         header[2..4].copy_from_slice(&((l4 + l4_length + added) as u16).to_ne_bytes());
@@ -109,7 +124,9 @@ fn l4_offset(frame: &[u8], key: &FlowKey, headers: &Headers) -> Option<usize> {
 /// Whether the L4 checksum field holds just the pseudo header's sum, as it does while the sender's kernel
 /// leaves the rest to the device (CHECKSUM_PARTIAL). A field that is right already is left alone.
 fn has_partial_checksum(frame: &[u8], key: &FlowKey, l4: usize, offset: usize) -> bool {
-    let Some(&[high, low]) = frame.get(l4 + offset..l4 + offset + 2) else { return false };
+    let Some(&[high, low]) = frame.get(l4 + offset..l4 + offset + 2) else {
+        return false;
+    };
     let length = (frame.len() - l4) as u32;
     let addresses: &[u8] = match key.head.network() {
         Network::Ipv6 => key.as_bytes().get(24..56).unwrap_or(&[]),
@@ -142,7 +159,9 @@ mod tests {
     /// UDP 10.0.1.11:1 > 10.0.1.12:2 with four bytes of payload; the checksum field is given.
     fn udp(checksum: [u8; 2]) -> HeldPacket {
         let mut frame = vec![2, 0, 0, 0, 1, 12, 2, 0, 0, 0, 1, 11, 8, 0];
-        frame.extend_from_slice(&[0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 11, 10, 0, 1, 12]);
+        frame.extend_from_slice(&[
+            0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 11, 10, 0, 1, 12,
+        ]);
         frame.extend_from_slice(&[0, 1, 0, 2, 0, 12, checksum[0], checksum[1], 1, 2, 3, 4]);
         HeldPacket::made(frame)
     }

@@ -56,14 +56,24 @@ impl Kernel {
         let mut links = Links::new(&config.pin);
         let inject = InjectTap::open()?;
         links.attach_inject(&mut programs, inject.name())?;
-        Ok(Kernel { programs, links, maps, inject, reader })
+        Ok(Kernel {
+            programs,
+            links,
+            maps,
+            inject,
+            reader,
+        })
     }
 
     /// Waits for misses and hands each to `handle`, at most a bounded number. Returns how many there were.
     ///
     /// # Errors
     /// When waiting fails.
-    pub fn poll_misses(&mut self, timeout: Duration, handle: &mut dyn FnMut(Miss)) -> Result<usize, Error> {
+    pub fn poll_misses(
+        &mut self,
+        timeout: Duration,
+        handle: &mut dyn FnMut(Miss),
+    ) -> Result<usize, Error> {
         self.reader.poll(timeout, &mut self.maps, handle)
     }
 
@@ -160,16 +170,28 @@ impl Datapath for Kernel {
                 limit: u64::from(weft_common::limits::INTERFACES_MAX),
             });
         }
-        self.maps.set_interface(ifindex, InterfaceRecord { ifindex, port: u32::from(port) })?;
-        self.links.attach_port(&mut self.programs, port, interface, ifindex)?;
-        let delivery = if is_veth(interface) { Delivery::Peer } else { Delivery::Plain };
+        self.maps.set_interface(
+            ifindex,
+            InterfaceRecord {
+                ifindex,
+                port: u32::from(port),
+            },
+        )?;
+        self.links
+            .attach_port(&mut self.programs, port, interface, ifindex)?;
+        let delivery = if is_veth(interface) {
+            Delivery::Peer
+        } else {
+            Delivery::Plain
+        };
         Ok(Attachment { ifindex, delivery })
     }
 
     fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error> {
         self.links.detach_port(port)?;
         if self.maps.interface(ifindex)?.ifindex == ifindex {
-            self.maps.set_interface(ifindex, InterfaceRecord::default())?;
+            self.maps
+                .set_interface(ifindex, InterfaceRecord::default())?;
         }
         Ok(())
     }

@@ -36,17 +36,33 @@ impl Masks {
     /// matches more bits (a narrower flow is still right). None when there is no such mask.
     pub fn choose(&self, bits: &FlowKey) -> Option<Chosen> {
         if let Some(&number) = self.by_bits.get(bits) {
-            return Some(Chosen { number, bits: *bits, is_new: false });
+            return Some(Chosen {
+                number,
+                bits: *bits,
+                is_new: false,
+            });
         }
-        let free = self.masks.iter().position(Option::is_none).unwrap_or(self.masks.len());
+        let free = self
+            .masks
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.masks.len());
         if free < MASKS_MAX as usize {
-            return Some(Chosen { number: free as u32, bits: *bits, is_new: true });
+            return Some(Chosen {
+                number: free as u32,
+                bits: *bits,
+                is_new: true,
+            });
         }
         let narrower = self.masks.iter().enumerate().find_map(|(number, mask)| {
             let mask = mask.as_ref()?;
             (mask.bits.masked(bits) == *bits).then_some((number as u32, mask.bits))
         });
-        narrower.map(|(number, bits)| Chosen { number, bits, is_new: false })
+        narrower.map(|(number, bits)| Chosen {
+            number,
+            bits,
+            is_new: false,
+        })
     }
 
     /// Counts a flow of `port` under a chosen mask. Returns the port's set of masks when it changed.
@@ -56,7 +72,11 @@ impl Masks {
             self.masks.resize(position + 1, None);
         }
         if let Some(slot) = self.masks.get_mut(position) {
-            slot.get_or_insert(Mask { bits: chosen.bits, flows: 0 }).flows += 1;
+            slot.get_or_insert(Mask {
+                bits: chosen.bits,
+                flows: 0,
+            })
+            .flows += 1;
         }
         self.by_bits.insert(chosen.bits, chosen.number);
         let flows = self.ports.entry((port, chosen.number)).or_default();
@@ -86,13 +106,18 @@ impl Masks {
 
     /// A bit for each mask that flows of this port use.
     pub fn set_of(&self, port: u16) -> u64 {
-        (0..MASKS_MAX).filter(|number| self.ports.contains_key(&(port, *number))).fold(0, |set, n| set | 1 << n)
+        (0..MASKS_MAX)
+            .filter(|number| self.ports.contains_key(&(port, *number)))
+            .fold(0, |set, n| set | 1 << n)
     }
 
     /// Masks in use, with number, bits and flows.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &FlowKey, u32)> {
         let used = self.masks.iter().enumerate();
-        used.filter_map(|(number, mask)| mask.as_ref().map(|mask| (number as u32, &mask.bits, mask.flows)))
+        used.filter_map(|(number, mask)| {
+            mask.as_ref()
+                .map(|mask| (number as u32, &mask.bits, mask.flows))
+        })
     }
 }
 

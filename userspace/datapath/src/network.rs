@@ -73,9 +73,14 @@ pub async fn watch_network(
     mut remotes: watch::Receiver<Vec<Ipv4Addr>>,
     mut deliver: impl FnMut(HostNetwork) -> bool,
 ) -> Result<(), Error> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv4Ifaddr];
-    let (connection, handle, mut events) =
-        rtnetlink::new_multicast_connection(&groups).map_err(|source| Error::io("opening netlink", source))?;
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv4Ifaddr,
+    ];
+    let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)
+        .map_err(|source| Error::io("opening netlink", source))?;
     let connection = tokio::spawn(connection);
     let mut last = None;
     loop {
@@ -88,7 +93,9 @@ pub async fn watch_network(
                 }
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "looking at the host's network failed; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "looking at the host's network failed; trying again")
+            }
         }
         tokio::select! {
             event = events.next() => if event.is_none() { break },
@@ -134,7 +141,9 @@ fn link_of(message: &LinkMessage) -> Option<(String, Link)> {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
             LinkAttribute::Mtu(value) => link.mtu = *value,
-            LinkAttribute::Address(value) => link.mac = value.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Address(value) => {
+                link.mac = value.as_slice().try_into().unwrap_or_default()
+            }
             _ => {}
         }
     }
@@ -146,19 +155,30 @@ type Neighbours = HashMap<(u32, Ipv4Addr), (NeighbourState, Option<[u8; 6]>)>;
 
 async fn neighbours(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
     let mut found = Neighbours::new();
-    let mut messages = handle.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+    let mut messages = handle
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Inet)
+        .execute();
     while let Some(message) = messages.try_next().await? {
         let mut address = None;
         let mut mac = None;
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => address = Some(*value),
-                NeighbourAttribute::LinkLayerAddress(value) => mac = value.as_slice().try_into().ok(),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => {
+                    address = Some(*value)
+                }
+                NeighbourAttribute::LinkLayerAddress(value) => {
+                    mac = value.as_slice().try_into().ok()
+                }
                 _ => {}
             }
         }
         if let Some(address) = address {
-            found.insert((message.header.ifindex, address), (message.header.state, mac));
+            found.insert(
+                (message.header.ifindex, address),
+                (message.header.state, mac),
+            );
         }
     }
     Ok(found)
@@ -170,15 +190,26 @@ async fn path_to(
     links: &HashMap<String, Link>,
     neighbours: &Neighbours,
 ) -> Option<Path> {
-    let request = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(remote, 32).build();
+    let request = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(remote, 32)
+        .build();
     let mut routes = handle.route().get(request).execute().boxed();
     // No route is an answer, too: the path is missing until one appears.
     let route = routes.try_next().await.ok().flatten()?;
     let (ifindex, next_hop, route_mtu) = next_hop_of(&route, remote)?;
     let link = links.values().find(|link| link.ifindex == ifindex)?;
-    let (state, mac) = neighbours.get(&(ifindex, next_hop)).copied().unwrap_or((NeighbourState::None, None));
-    let is_usable = !matches!(state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None);
-    if !matches!(state, NeighbourState::Permanent | NeighbourState::Noarp | NeighbourState::Reachable) {
+    let (state, mac) = neighbours
+        .get(&(ifindex, next_hop))
+        .copied()
+        .unwrap_or((NeighbourState::None, None));
+    let is_usable = !matches!(
+        state,
+        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+    );
+    if !matches!(
+        state,
+        NeighbourState::Permanent | NeighbourState::Noarp | NeighbourState::Reachable
+    ) {
         keep_resolved(handle, ifindex, next_hop).await;
     }
     Some(Path {
@@ -201,7 +232,9 @@ fn next_hop_of(route: &RouteMessage, remote: Ipv4Addr) -> Option<(u32, Ipv4Addr,
             RouteAttribute::Gateway(RouteAddress::Inet(value)) => gateway = *value,
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
-                    netlink_packet_route::route::RouteMetric::Mtu(value) if *value > 0 => Some(*value),
+                    netlink_packet_route::route::RouteMetric::Mtu(value) if *value > 0 => {
+                        Some(*value)
+                    }
                     _ => None,
                 });
             }
@@ -213,12 +246,22 @@ fn next_hop_of(route: &RouteMessage, remote: Ipv4Addr) -> Option<(u32, Ipv4Addr,
 
 /// Asks the kernel to resolve a next hop and, where it can (5.16 and later), to keep it resolved.
 async fn keep_resolved(handle: &Handle, ifindex: u32, next_hop: Ipv4Addr) {
-    let mut managed = handle.neighbours().add(ifindex, IpAddr::V4(next_hop)).state(NeighbourState::None).replace();
-    managed.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    let mut managed = handle
+        .neighbours()
+        .add(ifindex, IpAddr::V4(next_hop))
+        .state(NeighbourState::None)
+        .replace();
+    managed
+        .message_mut()
+        .attributes
+        .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
     if managed.execute().await.is_ok() {
         return;
     }
-    let used = handle.neighbours().add(ifindex, IpAddr::V4(next_hop)).state(NeighbourState::None);
+    let used = handle
+        .neighbours()
+        .add(ifindex, IpAddr::V4(next_hop))
+        .state(NeighbourState::None);
     if let Err(error) = used.flags(NeighbourFlags::Use).replace().execute().await {
         tracing::debug!(%error, %next_hop, "the kernel doesn't resolve the next hop");
     }

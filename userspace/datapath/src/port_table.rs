@@ -29,9 +29,15 @@ impl PortTable {
         let indices = 1..PORTS_MAX as u16;
         let mut generations = vec![0];
         generations.extend(indices.clone().map(&generation_of));
-        let (never_used, seen): (VecDeque<u16>, VecDeque<u16>) = indices.partition(|&index| generation_of(index) == 0);
+        let (never_used, seen): (VecDeque<u16>, VecDeque<u16>) =
+            indices.partition(|&index| generation_of(index) == 0);
         let released = seen.into_iter().map(|index| (now_secs, index)).collect();
-        PortTable { generations, used: HashMap::new(), never_used, released }
+        PortTable {
+            generations,
+            used: HashMap::new(),
+            never_used,
+            released,
+        }
     }
 
     /// A key for something new.
@@ -41,7 +47,10 @@ impl PortTable {
     pub fn allocate(&mut self, now_secs: u64) -> Result<TunnelKey, Error> {
         let index = match self.never_used.pop_front() {
             Some(index) => index,
-            None => self.rested(now_secs).ok_or(Error::Full { what: "ports", limit: u64::from(PORTS_MAX) })?,
+            None => self.rested(now_secs).ok_or(Error::Full {
+                what: "ports",
+                limit: u64::from(PORTS_MAX),
+            })?,
         };
         let generation = match self.generations.get_mut(usize::from(index)) {
             Some(last) => {
@@ -96,15 +105,27 @@ mod tests {
         table.release(keys[4], 100);
         assert!(table.allocate(100 + TUNNEL_KEY_REUSE_SECS_MIN - 1).is_err());
         let again = table.allocate(100 + TUNNEL_KEY_REUSE_SECS_MIN).unwrap();
-        assert_eq!((again.index, again.generation), (keys[4].index, keys[4].generation + 1));
+        assert_eq!(
+            (again.index, again.generation),
+            (keys[4].index, keys[4].generation + 1)
+        );
     }
 
     #[test]
     fn the_last_key_of_an_earlier_agent_is_adopted_once() {
         let mut table = PortTable::new(|index| if index == 3 { 7 } else { 0 }, 0);
-        assert!(!table.adopt(TunnelKey { index: 3, generation: 6 }));
-        assert!(table.adopt(TunnelKey { index: 3, generation: 7 }));
-        assert!(!table.adopt(TunnelKey { index: 3, generation: 7 }));
+        assert!(!table.adopt(TunnelKey {
+            index: 3,
+            generation: 6
+        }));
+        assert!(table.adopt(TunnelKey {
+            index: 3,
+            generation: 7
+        }));
+        assert!(!table.adopt(TunnelKey {
+            index: 3,
+            generation: 7
+        }));
         assert_ne!(table.allocate(0).unwrap().index, 3);
     }
 }

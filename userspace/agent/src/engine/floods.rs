@@ -39,21 +39,34 @@ impl Floods {
 
     /// Indices of the flood sets' keys.
     pub fn key_indices(&self) -> impl Iterator<Item = u16> {
-        self.domains.values().filter_map(|flood| flood.key).map(|key| key.index)
+        self.domains
+            .values()
+            .filter_map(|flood| flood.key)
+            .map(|key| key.index)
     }
 
     /// A list in words.
     pub fn describe(&self, list_index: u32) -> String {
-        let flood = self.domains.values().find(|flood| flood.list_index == list_index);
+        let flood = self
+            .domains
+            .values()
+            .find(|flood| flood.list_index == list_index);
         flood.map_or_else(
             || "gone".to_owned(),
-            |flood| format!("{} local ports, {} hosts", flood.list.local_count, flood.list.remote_count),
+            |flood| {
+                format!(
+                    "{} local ports, {} hosts",
+                    flood.list.local_count, flood.list.remote_count
+                )
+            },
         )
     }
 
     /// Frees lists that nobody can be reading any more.
     pub fn free_lists(&mut self, now: u64) {
-        while let Some((_, index)) = self.retired.pop_front_if(|(since, _)| now.saturating_sub(*since) >= SLOT_GRACE_SECS)
+        while let Some((_, index)) = self
+            .retired
+            .pop_front_if(|(since, _)| now.saturating_sub(*since) >= SLOT_GRACE_SECS)
         {
             self.unused.push(index);
         }
@@ -64,8 +77,13 @@ impl<D: Datapath> Engine<D> {
     /// Follows ports and hosts that come and go.
     pub(super) fn reconcile_floods(&mut self, dirty: &mut BTreeSet<Tag>) {
         let snapshot = self.snapshot.clone();
-        let gone: Vec<BridgeId> =
-            self.floods.domains.keys().filter(|id| !snapshot.flood_domains().any(|domain| domain.id == **id)).copied().collect();
+        let gone: Vec<BridgeId> = self
+            .floods
+            .domains
+            .keys()
+            .filter(|id| !snapshot.flood_domains().any(|domain| domain.id == **id))
+            .copied()
+            .collect();
         for id in gone {
             self.remove_flood(id, dirty);
         }
@@ -83,22 +101,36 @@ impl<D: Datapath> Engine<D> {
             locals: [0; FLOOD_LOCALS_MAX],
             remotes: [FloodRemote::default(); FLOOD_REMOTES_MAX],
         };
-        let locals = domain.ports.iter().filter_map(|port| self.placement.ports.get(port));
+        let locals = domain
+            .ports
+            .iter()
+            .filter_map(|port| self.placement.ports.get(port));
         for (place, index) in list.locals.iter_mut().zip(locals) {
             *place = *index;
             list.local_count += 1;
         }
-        let hosts = self.snapshot.flood_hosts(domain.id).filter(|(host, _)| *host != self.host);
+        let hosts = self
+            .snapshot
+            .flood_hosts(domain.id)
+            .filter(|(host, _)| *host != self.host);
         let remotes = hosts.filter_map(|(host, key)| Some((self.placement.peers.get(&host)?, key)));
         for (place, (peer, tunnel_key)) in list.remotes.iter_mut().zip(remotes) {
-            *place = FloodRemote { peer: u32::from(peer.index), tunnel_key };
+            *place = FloodRemote {
+                peer: u32::from(peer.index),
+                tunnel_key,
+            };
             list.remote_count += 1;
         }
         list
     }
 
     fn set_list(&mut self, id: BridgeId, list: FloodList, dirty: &mut BTreeSet<Tag>) {
-        if self.floods.domains.get(&id).is_some_and(|flood| flood.list == list) {
+        if self
+            .floods
+            .domains
+            .get(&id)
+            .is_some_and(|flood| flood.list == list)
+        {
             return;
         }
         let Some(index) = self.floods.allocate() else {
@@ -117,7 +149,14 @@ impl<D: Datapath> Engine<D> {
                 flood.list = list;
             }
             None => {
-                self.floods.domains.insert(id, Flood { list_index: index, list, key: None });
+                self.floods.domains.insert(
+                    id,
+                    Flood {
+                        list_index: index,
+                        list,
+                        key: None,
+                    },
+                );
             }
         }
         self.placement.flood_lists.insert(id, index);
@@ -126,7 +165,9 @@ impl<D: Datapath> Engine<D> {
 
     /// A set exists while there are local ports to expand it to.
     fn set_key(&mut self, id: BridgeId) {
-        let Some(flood) = self.floods.domains.get(&id) else { return };
+        let Some(flood) = self.floods.domains.get(&id) else {
+            return;
+        };
         let (list, has_ports, old) = (flood.list_index, flood.list.local_count > 0, flood.key);
         let key = match (has_ports, old) {
             (true, Some(key)) => Some(key),
@@ -148,13 +189,22 @@ impl<D: Datapath> Engine<D> {
                 ..PortRecord::default()
             };
             self.write_record(key.index, &record);
-            self.publish(StateEntry::FloodActivity { bridge: id, host: self.host, tunnel_key: key.bits() });
+            self.publish(StateEntry::FloodActivity {
+                bridge: id,
+                host: self.host,
+                tunnel_key: key.bits(),
+            });
         }
     }
 
     fn allocate_flood_key(&mut self, id: BridgeId) -> Option<TunnelKey> {
-        let earlier = self.snapshot.flood_hosts(id).find(|(host, _)| *host == self.host);
-        let earlier = earlier.map(|(_, bits)| TunnelKey::from_bits(bits)).filter(|key| self.ports.table.adopt(*key));
+        let earlier = self
+            .snapshot
+            .flood_hosts(id)
+            .find(|(host, _)| *host == self.host);
+        let earlier = earlier
+            .map(|(_, bits)| TunnelKey::from_bits(bits))
+            .filter(|key| self.ports.table.adopt(*key));
         match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
             Ok(key) => Some(key),
             Err(error) => {
@@ -165,16 +215,25 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn release_flood_key(&mut self, id: BridgeId, key: TunnelKey) {
-        let record = PortRecord { generation: key.generation, ..PortRecord::default() };
+        let record = PortRecord {
+            generation: key.generation,
+            ..PortRecord::default()
+        };
         self.write_record(key.index, &record);
-        let entry = StateEntry::FloodActivity { bridge: id, host: self.host, tunnel_key: key.bits() };
+        let entry = StateEntry::FloodActivity {
+            bridge: id,
+            host: self.host,
+            tunnel_key: key.bits(),
+        };
         self.withdraw(&entry.key());
         let now = self.now_secs();
         self.ports.table.release(key, now);
     }
 
     fn remove_flood(&mut self, id: BridgeId, dirty: &mut BTreeSet<Tag>) {
-        let Some(flood) = self.floods.domains.remove(&id) else { return };
+        let Some(flood) = self.floods.domains.remove(&id) else {
+            return;
+        };
         if let Some(key) = flood.key {
             self.release_flood_key(id, key);
         }

@@ -40,7 +40,12 @@ impl Decision {
 
     /// The packet without its frame: enough to decide, not enough to answer.
     fn packet(&self) -> Packet<'static> {
-        Packet { entry: self.entry, frame: &[], key: self.key, headers: self.headers }
+        Packet {
+            entry: self.entry,
+            frame: &[],
+            key: self.key,
+            headers: self.headers,
+        }
     }
 }
 
@@ -56,7 +61,9 @@ impl Decisions {
 
     /// Forgets a flow's decision.
     pub fn remove(&mut self, id: FlowId) {
-        let Some(decision) = self.flows.remove(&id) else { return };
+        let Some(decision) = self.flows.remove(&id) else {
+            return;
+        };
         for tag in &decision.tags {
             if let Some(flows) = self.by_tag.get_mut(tag) {
                 flows.remove(&id);
@@ -82,7 +89,12 @@ impl Decisions {
         if tags.contains(&Tag::Topology) {
             return self.flows.keys().copied().collect();
         }
-        let found: HashSet<FlowId> = tags.iter().filter_map(|tag| self.by_tag.get(tag)).flatten().copied().collect();
+        let found: HashSet<FlowId> = tags
+            .iter()
+            .filter_map(|tag| self.by_tag.get(tag))
+            .flatten()
+            .copied()
+            .collect();
         found.into_iter().collect()
     }
 }
@@ -100,18 +112,30 @@ impl<D: Datapath> Engine<D> {
 
     fn redecide_flow(&mut self, id: FlowId) {
         let now = self.now_secs();
-        let Some(old) = self.decisions.get(id) else { return };
+        let Some(old) = self.decisions.get(id) else {
+            return;
+        };
         let packet = old.packet();
-        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        let outcome = simulate(
+            &self.snapshot,
+            &self.state,
+            &packet,
+            self.now_ms(),
+            &mut NoTrace,
+        );
         let stays = outcome.install && outcome.writes.is_empty() && outcome.mask == old.mask;
         let Some(flow) = self.table.get(id).filter(|_| stays) else {
             return self.remove_flow(id, now);
         };
         let slot = compile(&outcome, &self.snapshot, self.host, &self.placement);
         if slot != flow.slot {
-            let replaced = self.table.reserve(&mut self.datapath, &slot).and_then(|target| {
-                self.table.replace(&mut self.datapath, id, target, &slot, now)
-            });
+            let replaced = self
+                .table
+                .reserve(&mut self.datapath, &slot)
+                .and_then(|target| {
+                    self.table
+                        .replace(&mut self.datapath, id, target, &slot, now)
+                });
             if let Err(error) = replaced {
                 tracing::warn!(%error, "a changed flow is removed instead");
                 return self.remove_flow(id, now);
@@ -129,7 +153,12 @@ impl<D: Datapath> Engine<D> {
     /// Removes every flow of an ingress port.
     pub(super) fn remove_flows_of_port(&mut self, index: u16) {
         let now = self.now_secs();
-        let ids: Vec<FlowId> = self.table.iter().filter(|flow| flow.port == index).map(|flow| flow.id).collect();
+        let ids: Vec<FlowId> = self
+            .table
+            .iter()
+            .filter(|flow| flow.port == index)
+            .map(|flow| flow.id)
+            .collect();
         for id in ids {
             self.remove_flow(id, now);
         }
@@ -145,7 +174,10 @@ impl<D: Datapath> Engine<D> {
 
     /// Forgets addresses that this host learned and that no flow has used for too long.
     pub(super) fn forget_idle_addresses(&mut self, now: u64) {
-        let learned = self.published.values().filter_map(|entry| Some((entry.clone(), tag_of(entry)?)));
+        let learned = self
+            .published
+            .values()
+            .filter_map(|entry| Some((entry.clone(), tag_of(entry)?)));
         let mut idle = Vec::new();
         for (entry, tag) in learned {
             let key = entry.key();
@@ -168,8 +200,16 @@ impl<D: Datapath> Engine<D> {
 /// The tag of decisions that used a learned address.
 fn tag_of(entry: &StateEntry) -> Option<Tag> {
     match entry {
-        StateEntry::Mac { bridge, mac, port: _ } => Some(Tag::Mac(*bridge, *mac)),
-        StateEntry::Neighbour { router_port, address, mac: _ } => Some(Tag::Neighbour(*router_port, *address)),
+        StateEntry::Mac {
+            bridge,
+            mac,
+            port: _,
+        } => Some(Tag::Mac(*bridge, *mac)),
+        StateEntry::Neighbour {
+            router_port,
+            address,
+            mac: _,
+        } => Some(Tag::Neighbour(*router_port, *address)),
         StateEntry::PortActivity { .. } | StateEntry::FloodActivity { .. } => None,
     }
 }

@@ -11,7 +11,8 @@ use weft_common::event::MissReason;
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, HeldPacket, Miss};
 use weft_vnet::{
-    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile, simulate,
+    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile,
+    simulate,
 };
 
 /// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
@@ -53,7 +54,12 @@ impl<D: Datapath> Engine<D> {
         let Some(port) = self.ports.by_key(miss.port, miss.generation) else {
             return self.count_drop(None, DropReason::PortDown);
         };
-        let Miss { reason, packet: held, port: index, .. } = miss;
+        let Miss {
+            reason,
+            packet: held,
+            port: index,
+            ..
+        } = miss;
         let entry = Entry::Workload(port);
         let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
             Ok(packet) => packet,
@@ -69,14 +75,23 @@ impl<D: Datapath> Engine<D> {
         if reason == MissReason::Mtu as u8 {
             return self.count_drop(Some(port), DropReason::MtuExceeded);
         }
-        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        let outcome = simulate(
+            &self.snapshot,
+            &self.state,
+            &packet,
+            self.now_ms(),
+            &mut NoTrace,
+        );
         let decision = Decision::new(&packet, &outcome);
         let key = packet.key;
         self.learn(&outcome.writes);
         self.emit_all(&outcome.emit, 0);
         match outcome.verdict {
             Verdict::Answered => {}
-            Verdict::Wait { router_port, address } => {
+            Verdict::Wait {
+                router_port,
+                address,
+            } => {
                 self.wait(router_port, address, entry, index, held);
             }
             _ if is_flow_miss && outcome.install => {
@@ -88,8 +103,12 @@ impl<D: Datapath> Engine<D> {
 
     /// The slot of a flow that came to be after this packet went up.
     fn target_of(&self, key: &FlowKey, pending: &[Pending]) -> Option<SlotRef> {
-        let waiting = pending.iter().find(|flow| flow.key.matches(&flow.decision.mask, key));
-        waiting.map(|flow| flow.target).or_else(|| self.table.find(key).map(|flow| flow.target))
+        let waiting = pending
+            .iter()
+            .find(|flow| flow.key.matches(&flow.decision.mask, key));
+        waiting
+            .map(|flow| flow.target)
+            .or_else(|| self.table.find(key).map(|flow| flow.target))
     }
 
     fn send_and_keep(
@@ -105,7 +124,12 @@ impl<D: Datapath> Engine<D> {
         match self.table.reserve(&mut self.datapath, &slot) {
             Ok(target) => {
                 self.inject(target, key.head.port, held, port);
-                pending.push(Pending { key, target, slot, decision });
+                pending.push(Pending {
+                    key,
+                    target,
+                    slot,
+                    decision,
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "no slot for a flow");
@@ -115,21 +139,38 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn publish_flow(&mut self, flow: Pending, now: u64) {
-        let Pending { key, target, slot, decision } = flow;
+        let Pending {
+            key,
+            target,
+            slot,
+            decision,
+        } = flow;
         let mask = decision.mask;
-        match self.table.install(&mut self.datapath, &key, &mask, target, &slot, now) {
+        match self
+            .table
+            .install(&mut self.datapath, &key, &mask, target, &slot, now)
+        {
             Ok(id) => self.decisions.insert(id, decision),
             Err(error) => {
                 // The packet is on its way; the next one of its kind comes up again.
                 tracing::debug!(%error, "a flow was not installed");
                 self.table.retire(&mut self.datapath, target, now);
-                self.count_drop(self.ports.by_index(key.head.port), DropReason::FlowTableFull);
+                self.count_drop(
+                    self.ports.by_index(key.head.port),
+                    DropReason::FlowTableFull,
+                );
             }
         }
     }
 
     /// Sends one packet the way of a decision that is for this packet only.
-    pub fn send_once(&mut self, outcome: &Outcome, index: u16, held: &HeldPacket, port: Option<PortId>) {
+    pub fn send_once(
+        &mut self,
+        outcome: &Outcome,
+        index: u16,
+        held: &HeldPacket,
+        port: Option<PortId>,
+    ) {
         let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
         if let Some(target) = self.made_slot(slot, port) {
             self.inject(target, index, held, port);
@@ -158,12 +199,21 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(Some(port), reason),
         };
-        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        let outcome = simulate(
+            &self.snapshot,
+            &self.state,
+            &packet,
+            self.now_ms(),
+            &mut NoTrace,
+        );
         self.learn(&outcome.writes);
         self.emit_all(&outcome.emit, depth + 1);
         match outcome.verdict {
             Verdict::Answered => {}
-            Verdict::Wait { router_port, address } => {
+            Verdict::Wait {
+                router_port,
+                address,
+            } => {
                 self.wait(router_port, address, Entry::Device(port), 0, held);
             }
             _ => self.send_once(&outcome, 0, &held, Some(port)),
@@ -184,7 +234,13 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    pub(super) fn inject(&mut self, target: SlotRef, index: u16, held: &HeldPacket, port: Option<PortId>) {
+    pub(super) fn inject(
+        &mut self,
+        target: SlotRef,
+        index: u16,
+        held: &HeldPacket,
+        port: Option<PortId>,
+    ) {
         if let Err(error) = self.datapath.inject(target, index, held) {
             tracing::warn!(%error, "a held packet could not be sent on");
             self.count_drop(port, DropReason::OutputFailed);

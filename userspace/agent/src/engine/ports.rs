@@ -36,8 +36,17 @@ pub struct Ports {
 impl Ports {
     /// No port yet.
     pub fn new(table: PortTable, underlay_interfaces: Vec<String>) -> Ports {
-        let underlay = underlay_interfaces.into_iter().map(|name| (name, None)).collect();
-        Ports { bound: BTreeMap::new(), by_index: HashMap::new(), table, is_swept: false, underlay }
+        let underlay = underlay_interfaces
+            .into_iter()
+            .map(|name| (name, None))
+            .collect();
+        Ports {
+            bound: BTreeMap::new(),
+            by_index: HashMap::new(),
+            table,
+            is_swept: false,
+            underlay,
+        }
     }
 
     /// The port that an index stands for.
@@ -59,14 +68,22 @@ impl<D: Datapath> Engine<D> {
         let wanted: BTreeMap<PortId, &Port> = model
             .ports
             .values()
-            .filter(|port| port.binding.as_ref().is_some_and(|binding| binding.host == self.host))
+            .filter(|port| {
+                port.binding
+                    .as_ref()
+                    .is_some_and(|binding| binding.host == self.host)
+            })
             .map(|port| (port.id, port.as_ref()))
             .collect();
         let gone: Vec<PortId> = self
             .ports
             .bound
             .iter()
-            .filter(|(id, bound)| wanted.get(id).is_none_or(|port| !is_bound_to(port, &bound.interface)))
+            .filter(|(id, bound)| {
+                wanted
+                    .get(id)
+                    .is_none_or(|port| !is_bound_to(port, &bound.interface))
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
@@ -79,7 +96,12 @@ impl<D: Datapath> Engine<D> {
         }
         if self.has_topology && !self.ports.is_swept {
             // The first topology shows which of an earlier agent's links are still wanted.
-            let keep = self.ports.bound.values().map(|bound| bound.key.index).collect();
+            let keep = self
+                .ports
+                .bound
+                .values()
+                .map(|bound| bound.key.index)
+                .collect();
             self.datapath.detach_other_ports(&keep);
             self.ports.is_swept = true;
         }
@@ -90,8 +112,13 @@ impl<D: Datapath> Engine<D> {
 
     fn bind(&mut self, port: &Port) {
         let Some(binding) = &port.binding else { return };
-        let earlier = self.snapshot.activity(port.id).filter(|(host, _)| *host == self.host);
-        let earlier = earlier.map(|(_, key)| TunnelKey::from_bits(key)).filter(|key| self.ports.table.adopt(*key));
+        let earlier = self
+            .snapshot
+            .activity(port.id)
+            .filter(|(host, _)| *host == self.host);
+        let earlier = earlier
+            .map(|(_, key)| TunnelKey::from_bits(key))
+            .filter(|key| self.ports.table.adopt(*key));
         let key = match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
             Ok(key) => key,
             Err(error) => {
@@ -101,15 +128,28 @@ impl<D: Datapath> Engine<D> {
         };
         self.ports.by_index.insert(key.index, port.id);
         let interface = binding.interface.clone();
-        self.ports.bound.insert(port.id, BoundPort { key, interface, attachment: None, problem: None });
+        self.ports.bound.insert(
+            port.id,
+            BoundPort {
+                key,
+                interface,
+                attachment: None,
+                problem: None,
+            },
+        );
     }
 
     fn unbind(&mut self, id: PortId, dirty: &mut BTreeSet<Tag>) {
         self.go_down(id, None, dirty);
-        let Some(bound) = self.ports.bound.remove(&id) else { return };
+        let Some(bound) = self.ports.bound.remove(&id) else {
+            return;
+        };
         self.ports.by_index.remove(&bound.key.index);
         self.remove_flows_of_port(bound.key.index);
-        let record = PortRecord { generation: bound.key.generation, ..PortRecord::default() };
+        let record = PortRecord {
+            generation: bound.key.generation,
+            ..PortRecord::default()
+        };
         self.write_record(bound.key.index, &record);
         let now = self.now_secs();
         self.ports.table.release(bound.key, now);
@@ -117,7 +157,9 @@ impl<D: Datapath> Engine<D> {
 
     /// Attaches to an interface that appeared, or was made anew, and lets go of one that went.
     fn follow_interface(&mut self, port: &Port, dirty: &mut BTreeSet<Tag>) {
-        let Some(bound) = self.ports.bound.get(&port.id) else { return };
+        let Some(bound) = self.ports.bound.get(&port.id) else {
+            return;
+        };
         let (interface, key) = (bound.interface.clone(), bound.key);
         let present = self.network.links.get(&interface).map(|link| link.ifindex);
         let attached = bound.attachment.map(|attachment| attachment.ifindex);
@@ -133,7 +175,9 @@ impl<D: Datapath> Engine<D> {
         self.go_down(port.id, None, dirty);
         match self.datapath.attach_port(key.index, &interface) {
             Ok(attachment) => self.go_live(port.id, attachment, dirty),
-            Err(Error::NoInterface(_)) => self.set_problem(port.id, Some("its interface doesn't exist".to_owned())),
+            Err(Error::NoInterface(_)) => {
+                self.set_problem(port.id, Some("its interface doesn't exist".to_owned()))
+            }
             Err(error) => {
                 tracing::error!(%error, port = %port.id, %interface, "a port could not be attached");
                 self.set_problem(port.id, Some(error.to_string()));
@@ -142,7 +186,9 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn go_live(&mut self, id: PortId, attachment: Attachment, dirty: &mut BTreeSet<Tag>) {
-        let Some(bound) = self.ports.bound.get_mut(&id) else { return };
+        let Some(bound) = self.ports.bound.get_mut(&id) else {
+            return;
+        };
         bound.attachment = Some(attachment);
         bound.problem = None;
         let key = bound.key;
@@ -161,14 +207,22 @@ impl<D: Datapath> Engine<D> {
         self.write_record(key.index, &record);
         self.placement.ports.insert(id, key.index);
         dirty.insert(Tag::Activity(id));
-        self.publish(StateEntry::PortActivity { port: id, host: self.host, tunnel_key: key.bits() });
+        self.publish(StateEntry::PortActivity {
+            port: id,
+            host: self.host,
+            tunnel_key: key.bits(),
+        });
         tracing::info!(port = %self.snapshot.model().port_path(id), %key, "port is live");
     }
 
     fn go_down(&mut self, id: PortId, problem: Option<&str>, dirty: &mut BTreeSet<Tag>) {
         self.set_problem(id, problem.map(str::to_owned));
-        let Some(bound) = self.ports.bound.get_mut(&id) else { return };
-        let Some(attachment) = bound.attachment.take() else { return };
+        let Some(bound) = self.ports.bound.get_mut(&id) else {
+            return;
+        };
+        let Some(attachment) = bound.attachment.take() else {
+            return;
+        };
         let key = bound.key;
         if let Err(error) = self.datapath.detach_port(key.index, attachment.ifindex) {
             tracing::warn!(%error, port = %id, "detaching a port");
@@ -176,12 +230,21 @@ impl<D: Datapath> Engine<D> {
         // The key stays the port's: what arrives under it meanwhile is dropped by name.
         let (masks_v4, masks_v6) = self.table.mask_sets(key.index);
         let kind = PortKind::Port as u8;
-        let record =
-            PortRecord { kind, generation: key.generation, masks_v4, masks_v6, ..PortRecord::default() };
+        let record = PortRecord {
+            kind,
+            generation: key.generation,
+            masks_v4,
+            masks_v6,
+            ..PortRecord::default()
+        };
         self.write_record(key.index, &record);
         self.placement.ports.remove(&id);
         dirty.insert(Tag::Activity(id));
-        let entry = StateEntry::PortActivity { port: id, host: self.host, tunnel_key: key.bits() };
+        let entry = StateEntry::PortActivity {
+            port: id,
+            host: self.host,
+            tunnel_key: key.bits(),
+        };
         self.withdraw(&entry.key());
         tracing::info!(port = %self.snapshot.model().port_path(id), "port is no longer live");
     }
@@ -201,5 +264,7 @@ impl<D: Datapath> Engine<D> {
 }
 
 fn is_bound_to(port: &Port, interface: &str) -> bool {
-    port.binding.as_ref().is_some_and(|binding| binding.interface == interface)
+    port.binding
+        .as_ref()
+        .is_some_and(|binding| binding.interface == interface)
 }

@@ -4,7 +4,9 @@
 use super::Engine;
 use super::underlay::ZONE;
 use std::collections::BTreeMap;
-use weft_api::{DropInfo, FlowInfo, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status, StoreStatus};
+use weft_api::{
+    DropInfo, FlowInfo, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status, StoreStatus,
+};
 use weft_common::slot::{Output, SET_MACS};
 use weft_common::{ABI_VERSION, DropReason, FlowKey, Slot, TunnelKey};
 use weft_datapath::{Datapath, Family, Flow};
@@ -15,7 +17,10 @@ impl<D: Datapath> Engine<D> {
     pub fn report_flows(&self) -> Vec<FlowInfo> {
         let mut flows: Vec<&Flow> = self.table.iter().collect();
         flows.sort_by_key(|flow| (flow.port, flow.id));
-        flows.into_iter().map(|flow| self.report_flow(flow)).collect()
+        flows
+            .into_iter()
+            .map(|flow| self.report_flow(flow))
+            .collect()
     }
 
     fn report_flow(&self, flow: &Flow) -> FlowInfo {
@@ -36,7 +41,9 @@ impl<D: Datapath> Engine<D> {
             idle_secs: self.now_secs().saturating_sub(flow.used_at_secs),
             slot: flow.target.slot,
             generation: flow.target.generation,
-            tags: decision.map(|decision| decision.tags.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            tags: decision
+                .map(|decision| decision.tags.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
         }
     }
 
@@ -45,13 +52,17 @@ impl<D: Datapath> Engine<D> {
         let mut packets: BTreeMap<(Family, u32), u64> = BTreeMap::new();
         for flow in self.table.iter() {
             let number = u32::from(flow.masked.head.mask_id);
-            *packets.entry((flow.family, number)).or_default() += self.table.use_of(&self.datapath, flow).packets;
+            *packets.entry((flow.family, number)).or_default() +=
+                self.table.use_of(&self.datapath, flow).packets;
         }
         let masks = self.table.masks_in_use().into_iter();
         let mut masks: Vec<MaskInfo> = masks
             .map(|(family, number, mask, flows)| {
                 let mask_bits = mask_bits(family, &mask);
-                let words: Vec<String> = mask_bits.iter().map(|(field, bits)| format!("{field}/{bits}")).collect();
+                let words: Vec<String> = mask_bits
+                    .iter()
+                    .map(|(field, bits)| format!("{field}/{bits}"))
+                    .collect();
                 MaskInfo {
                     mask: words.join(","),
                     mask_bits,
@@ -66,8 +77,13 @@ impl<D: Datapath> Engine<D> {
 
     /// Every port of the topology.
     pub fn report_ports(&self) -> Vec<PortInfo> {
-        let mut ports: Vec<PortInfo> =
-            self.snapshot.model().ports.values().map(|port| self.report_port(port)).collect();
+        let mut ports: Vec<PortInfo> = self
+            .snapshot
+            .model()
+            .ports
+            .values()
+            .map(|port| self.report_port(port))
+            .collect();
         ports.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
         ports
     }
@@ -95,8 +111,14 @@ impl<D: Datapath> Engine<D> {
             id: port.id.to_string(),
             tenant: self.tenant_of(port.id),
             name: self.path(port.id),
-            host: port.binding.as_ref().map(|binding| self.host_name_of(binding.host)),
-            interface: port.binding.as_ref().map(|binding| binding.interface.clone()),
+            host: port
+                .binding
+                .as_ref()
+                .map(|binding| self.host_name_of(binding.host)),
+            interface: port
+                .binding
+                .as_ref()
+                .map(|binding| binding.interface.clone()),
             state,
             key: key.map(|key| key.to_string()),
             tunnel_key: key.map(TunnelKey::bits),
@@ -113,7 +135,11 @@ impl<D: Datapath> Engine<D> {
 
     /// Drops by port and reason, of kernel and agent together.
     pub fn report_drops(&self) -> Vec<DropInfo> {
-        let ports = self.ports.bound.keys().map(|port| (Some(*port), self.drops_of(*port)));
+        let ports = self
+            .ports
+            .bound
+            .keys()
+            .map(|port| (Some(*port), self.drops_of(*port)));
         let nowhere = std::iter::once((None, self.drops_without_port()));
         let mut infos = Vec::new();
         for (port, drops) in ports.chain(nowhere) {
@@ -131,8 +157,16 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn drops_of(&self, port: PortId) -> BTreeMap<DropReason, u64> {
-        let kernel = self.ports.bound.get(&port).map(|bound| self.datapath.drops(bound.key.index));
-        let mut drops: BTreeMap<DropReason, u64> = kernel.and_then(Result::ok).unwrap_or_default().into_iter().collect();
+        let kernel = self
+            .ports
+            .bound
+            .get(&port)
+            .map(|bound| self.datapath.drops(bound.key.index));
+        let mut drops: BTreeMap<DropReason, u64> = kernel
+            .and_then(Result::ok)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         for ((_, reason), packets) in self.drops.iter().filter(|((at, _), _)| *at == Some(port)) {
             *drops.entry(*reason).or_default() += packets;
         }
@@ -148,7 +182,11 @@ impl<D: Datapath> Engine<D> {
             }
         }
         let is_here = |port: &PortId| self.ports.bound.contains_key(port);
-        for ((_, reason), packets) in self.drops.iter().filter(|((at, _), _)| !at.as_ref().is_some_and(is_here)) {
+        for ((_, reason), packets) in self
+            .drops
+            .iter()
+            .filter(|((at, _), _)| !at.as_ref().is_some_and(is_here))
+        {
             *drops.entry(*reason).or_default() += packets;
         }
         drops
@@ -156,14 +194,23 @@ impl<D: Datapath> Engine<D> {
 
     /// Whether this agent is well, and what it sees of the others.
     pub fn report_status(&self) -> Status {
-        let active = self.ports.bound.values().filter(|bound| bound.attachment.is_some()).count() as u64;
+        let active = self
+            .ports
+            .bound
+            .values()
+            .filter(|bound| bound.attachment.is_some())
+            .count() as u64;
         let peers: Vec<PeerInfo> = self.report_peers();
         let problems = self.problems(&peers);
         Status {
             host: self.host_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI_VERSION,
-            state: if problems.is_empty() { Health::Ok } else { Health::Degraded },
+            state: if problems.is_empty() {
+                Health::Ok
+            } else {
+                Health::Degraded
+            },
             problems,
             revision: self.snapshot.model().revision,
             store: StoreStatus {
@@ -191,7 +238,13 @@ impl<D: Datapath> Engine<D> {
                 (Some(_), None) => "resolving",
                 (Some(_), Some(_)) => "resolved",
             };
-            let name = |ifindex| self.network.links.iter().find(|(_, link)| link.ifindex == ifindex).map(|(name, _)| name.clone());
+            let name = |ifindex| {
+                self.network
+                    .links
+                    .iter()
+                    .find(|(_, link)| link.ifindex == ifindex)
+                    .map(|(name, _)| name.clone())
+            };
             PeerInfo {
                 host: self.host_name_of(*id),
                 address: remote.address.to_string(),
@@ -212,20 +265,40 @@ impl<D: Datapath> Engine<D> {
         }
         let own = self.snapshot.model().hosts.get(&self.host);
         if self.has_topology && own.is_none() {
-            problems.push(format!("host {} isn't in the topology: nothing can be bound here", self.host_name));
+            problems.push(format!(
+                "host {} isn't in the topology: nothing can be bound here",
+                self.host_name
+            ));
         } else if own.is_some_and(|host| !host.zones.contains_key(ZONE)) {
-            problems.push(format!("host {} has no address in tunnel zone {ZONE}: no tunnels", self.host_name));
+            problems.push(format!(
+                "host {} has no address in tunnel zone {ZONE}: no tunnels",
+                self.host_name
+            ));
         }
-        for (name, _) in self.ports.underlay.iter().filter(|(_, attached)| attached.is_none()) {
-            problems.push(format!("underlay interface {name} isn't attached: it doesn't exist"));
+        for (name, _) in self
+            .ports
+            .underlay
+            .iter()
+            .filter(|(_, attached)| attached.is_none())
+        {
+            problems.push(format!(
+                "underlay interface {name} isn't attached: it doesn't exist"
+            ));
         }
         for (id, bound) in self.ports.bound.iter() {
             if let Some(problem) = &bound.problem {
-                problems.push(format!("port {} (interface {}): {problem}", self.path(*id), bound.interface));
+                problems.push(format!(
+                    "port {} (interface {}): {problem}",
+                    self.path(*id),
+                    bound.interface
+                ));
             }
         }
         for peer in peers.iter().filter(|peer| peer.state != "resolved") {
-            problems.push(format!("host {} ({}) is {}", peer.host, peer.address, peer.state));
+            problems.push(format!(
+                "host {} ({}) is {}",
+                peer.host, peer.address, peer.state
+            ));
         }
         problems
     }
@@ -234,23 +307,38 @@ impl<D: Datapath> Engine<D> {
     pub fn describe_slot(&self, slot: &Slot) -> String {
         let mut words = Vec::new();
         if slot.flags & SET_MACS != 0 {
-            words.push(format!("set_macs({}->{})", Mac(slot.src_mac), Mac(slot.dst_mac)));
+            words.push(format!(
+                "set_macs({}->{})",
+                Mac(slot.src_mac),
+                Mac(slot.dst_mac)
+            ));
         }
         if slot.ttl_decrement > 0 {
             words.push(format!("dec_ttl({})", slot.ttl_decrement));
         }
         words.push(match Output::from_number(slot.output) {
             Some(Output::Drop) => {
-                format!("drop({})", DropReason::from_number(slot.drop_reason).map_or("unknown", DropReason::name))
+                format!(
+                    "drop({})",
+                    DropReason::from_number(slot.drop_reason).map_or("unknown", DropReason::name)
+                )
             }
             Some(Output::Local) => {
                 let port = self.ports.by_index(slot.port).map(|port| self.path(port));
                 format!("output({})", port.unwrap_or_else(|| slot.port.to_string()))
             }
             Some(Output::Tunnel) => {
-                let host = self.peers.hosts.iter().find(|(_, remote)| remote.index == slot.peer);
-                let host = host.map_or_else(|| slot.peer.to_string(), |(id, _)| self.host_name_of(*id));
-                format!("tunnel(host={host},key={})", TunnelKey::from_bits(slot.tunnel_key))
+                let host = self
+                    .peers
+                    .hosts
+                    .iter()
+                    .find(|(_, remote)| remote.index == slot.peer);
+                let host =
+                    host.map_or_else(|| slot.peer.to_string(), |(id, _)| self.host_name_of(*id));
+                format!(
+                    "tunnel(host={host},key={})",
+                    TunnelKey::from_bits(slot.tunnel_key)
+                )
             }
             Some(Output::Flood) => format!("flood({})", self.floods.describe(slot.flood_list)),
             Some(Output::Agent) => "agent".to_owned(),
@@ -264,7 +352,11 @@ impl<D: Datapath> Engine<D> {
     }
 
     pub(super) fn host_name_of(&self, host: weft_vnet::HostId) -> String {
-        self.snapshot.model().hosts.get(&host).map_or_else(|| host.to_string(), |host| host.name.clone())
+        self.snapshot
+            .model()
+            .hosts
+            .get(&host)
+            .map_or_else(|| host.to_string(), |host| host.name.clone())
     }
 
     fn tenant_of(&self, port: PortId) -> String {
@@ -274,14 +366,26 @@ impl<D: Datapath> Engine<D> {
             Some(DeviceId::Router(id)) => model.routers.get(&id).map(|router| router.tenant),
             None => None,
         };
-        tenant.map(|tenant| model.tenant_name(tenant)).unwrap_or_default()
+        tenant
+            .map(|tenant| model.tenant_name(tenant))
+            .unwrap_or_default()
     }
 }
 
 /// How many bits of each field a mask holds; fields without any are left out.
 fn mask_bits(family: Family, mask: &FlowKey) -> BTreeMap<String, u32> {
-    let weft_common::key::FlowHead { port, class, mask_id: _, vlan, protocol, tos, src_mac, dst_mac, l4_src, l4_dst } =
-        mask.head;
+    let weft_common::key::FlowHead {
+        port,
+        class,
+        mask_id: _,
+        vlan,
+        protocol,
+        tos,
+        src_mac,
+        dst_mac,
+        l4_src,
+        l4_dst,
+    } = mask.head;
     let bits = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
     let (source, destination) = match family {
         Family::V4 => (bits(&mask.src_v4()), bits(&mask.dst_v4())),
@@ -300,5 +404,9 @@ fn mask_bits(family: Family, mask: &FlowKey) -> BTreeMap<String, u32> {
         ("ip_src", source),
         ("ip_dst", destination),
     ];
-    fields.into_iter().filter(|(_, bits)| *bits > 0).map(|(field, bits)| (field.to_owned(), bits)).collect()
+    fields
+        .into_iter()
+        .filter(|(_, bits)| *bits > 0)
+        .map(|(field, bits)| (field.to_owned(), bits))
+        .collect()
 }

@@ -6,7 +6,7 @@ use weft_api::{TraceEgress, TraceRequest, TraceResponse, TraceStep};
 use weft_common::TunnelKey;
 use weft_datapath::Datapath;
 use weft_vnet::{
-    Entry, Outcome, Packet, PortId, Step, Verdict, compile, describe_match, frame_for, simulate,
+    Entry, Outcome, Packet, PortId, Step, Verdict, compile, describe_match_on, frame_for, simulate,
 };
 
 /// Why a trace can't be made.
@@ -39,25 +39,52 @@ impl<D: Datapath> Engine<D> {
             (None, Some(hex)) => parse_hex(hex)?,
             _ => return Err(TraceError::Which),
         };
-        let index = self.ports.bound.get(&port).map_or(0, |bound| bound.key.index);
-        let packet = Packet::parse(Entry::Workload(port), index, &frame, None)
-            .map_err(|reason| TraceError::Packet(format!("{}: {}", reason.name(), reason.explanation().trim())))?;
+        let index = self
+            .ports
+            .bound
+            .get(&port)
+            .map_or(0, |bound| bound.key.index);
+        let packet =
+            Packet::parse(Entry::Workload(port), index, &frame, None).map_err(|reason| {
+                TraceError::Packet(format!(
+                    "{}: {}",
+                    reason.name(),
+                    reason.explanation().trim()
+                ))
+            })?;
         let mut steps: Vec<Step> = Vec::new();
-        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut steps);
+        let outcome = simulate(
+            &self.snapshot,
+            &self.state,
+            &packet,
+            self.now_ms(),
+            &mut steps,
+        );
         let mut whole = packet.key;
         whole.head.mask_id = 0;
         let slot = compile(&outcome, &self.snapshot, self.host, &self.placement);
         let (verdict, reason, cause) = self.verdict_in_words(&outcome);
         Ok(TraceResponse {
-            frame: describe_match(&whole, &full_mask(), &self.snapshot),
-            steps: steps.into_iter().map(|step| TraceStep { device: step.device, text: step.text }).collect(),
+            frame: describe_match_on(&whole, &full_mask(), &self.snapshot, self.host),
+            steps: steps
+                .into_iter()
+                .map(|step| TraceStep {
+                    device: step.device,
+                    text: step.text,
+                })
+                .collect(),
             verdict,
             reason,
             cause,
-            matches: outcome.install.then(|| describe_match(&packet.key, &outcome.mask, &self.snapshot)),
+            matches: outcome
+                .install
+                .then(|| describe_match_on(&packet.key, &outcome.mask, &self.snapshot, self.host)),
             actions: outcome.install.then(|| self.describe_slot(&slot)),
             egress: self.egress(&outcome),
-            installed: self.table.find(&packet.key).is_some_and(|flow| flow.slot == slot),
+            installed: self
+                .table
+                .find(&packet.key)
+                .is_some_and(|flow| flow.slot == slot),
             problems: self.obstacles(port, &outcome),
         })
     }
@@ -67,29 +94,55 @@ impl<D: Datapath> Engine<D> {
             Verdict::Deliver(port) => (format!("delivered to {}", self.path(*port)), None, None),
             Verdict::Flood { domain } => {
                 let bridge = self.snapshot.model().bridge_name(*domain);
-                (format!("flooded to all ports of bridge {bridge}"), None, None)
+                (
+                    format!("flooded to all ports of bridge {bridge}"),
+                    None,
+                    None,
+                )
             }
             Verdict::Drop { reason, cause } => {
                 let cause = cause.map(|cause| cause.describe(&self.snapshot));
-                let by = cause.as_ref().map(|cause| format!(" by {cause}")).unwrap_or_default();
-                let text = format!("dropped{by}: {} ({})", reason.explanation().trim(), reason.name());
+                let by = cause
+                    .as_ref()
+                    .map(|cause| format!(" by {cause}"))
+                    .unwrap_or_default();
+                let text = format!(
+                    "dropped{by}: {} ({})",
+                    reason.explanation().trim(),
+                    reason.name()
+                );
                 (text, Some(reason.name().to_owned()), cause)
             }
             Verdict::Answered => ("answered by the network itself".to_owned(), None, None),
-            Verdict::Wait { router_port, address } => {
-                let text = format!("waits at {} until {address} answers ARP", self.path(*router_port));
+            Verdict::Wait {
+                router_port,
+                address,
+            } => {
+                let text = format!(
+                    "waits at {} until {address} answers ARP",
+                    self.path(*router_port)
+                );
                 (text, None, None)
             }
         }
     }
 
     fn egress(&self, outcome: &Outcome) -> Option<TraceEgress> {
-        let Verdict::Deliver(port) = outcome.verdict else { return None };
+        let Verdict::Deliver(port) = outcome.verdict else {
+            return None;
+        };
         let live = self.snapshot.activity(port);
-        let bound = self.snapshot.port(port).and_then(|port| port.binding.as_ref()).map(|binding| binding.host);
+        let bound = self
+            .snapshot
+            .port(port)
+            .and_then(|port| port.binding.as_ref())
+            .map(|binding| binding.host);
         Some(TraceEgress {
             port: self.path(port),
-            host: live.map(|(host, _)| host).or(bound).map(|host| self.host_name_of(host)),
+            host: live
+                .map(|(host, _)| host)
+                .or(bound)
+                .map(|host| self.host_name_of(host)),
             key: live.map(|(_, bits)| TunnelKey::from_bits(bits).to_string()),
         })
     }
@@ -97,10 +150,15 @@ impl<D: Datapath> Engine<D> {
     /// What a real packet would meet that the decision doesn't know: ports that aren't live, hosts out of reach.
     fn obstacles(&self, from: PortId, outcome: &Outcome) -> Vec<String> {
         let mut obstacles = Vec::new();
-        let from_binding = self.snapshot.port(from).and_then(|port| port.binding.as_ref());
+        let from_binding = self
+            .snapshot
+            .port(from)
+            .and_then(|port| port.binding.as_ref());
         match (self.snapshot.activity(from), from_binding) {
             (Some(_), _) => {}
-            (None, None) => obstacles.push(format!("port {} isn't bound to a host", self.path(from))),
+            (None, None) => {
+                obstacles.push(format!("port {} isn't bound to a host", self.path(from)))
+            }
             (None, Some(binding)) => obstacles.push(format!(
                 "port {} isn't live: interface {} on host {} doesn't exist, or its weftd is away",
                 self.path(from),
@@ -108,15 +166,29 @@ impl<D: Datapath> Engine<D> {
                 self.host_name_of(binding.host)
             )),
         }
-        let Verdict::Deliver(to) = outcome.verdict else { return obstacles };
-        let to_binding = self.snapshot.port(to).and_then(|port| port.binding.as_ref());
+        let Verdict::Deliver(to) = outcome.verdict else {
+            return obstacles;
+        };
+        let to_binding = self
+            .snapshot
+            .port(to)
+            .and_then(|port| port.binding.as_ref());
         match (self.snapshot.activity(to), to_binding) {
             (Some((host, _)), _) if host != self.host => {
-                let peer = self.report_peers().into_iter().find(|peer| peer.host == self.host_name_of(host));
+                let peer = self
+                    .report_peers()
+                    .into_iter()
+                    .find(|peer| peer.host == self.host_name_of(host));
                 match peer {
                     Some(peer) if peer.state == "resolved" => {}
-                    Some(peer) => obstacles.push(format!("host {} ({}) is {}", peer.host, peer.address, peer.state)),
-                    None => obstacles.push(format!("host {} has no underlay address", self.host_name_of(host))),
+                    Some(peer) => obstacles.push(format!(
+                        "host {} ({}) is {}",
+                        peer.host, peer.address, peer.state
+                    )),
+                    None => obstacles.push(format!(
+                        "host {} has no underlay address",
+                        self.host_name_of(host)
+                    )),
                 }
             }
             (Some(_), _) => {}
@@ -143,13 +215,20 @@ fn full_mask() -> weft_common::FlowKey {
 }
 
 fn parse_hex(text: &str) -> Result<Vec<u8>, TraceError> {
-    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+    let digits: Vec<char> = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != ':')
+        .collect();
     if !digits.len().is_multiple_of(2) {
-        return Err(TraceError::Packet(format!("expected pairs of hex digits, found {} digits", digits.len())));
+        return Err(TraceError::Packet(format!(
+            "expected pairs of hex digits, found {} digits",
+            digits.len()
+        )));
     }
     let pair = |pair: &[char]| -> Result<u8, TraceError> {
         let text: String = pair.iter().collect();
-        u8::from_str_radix(&text, 16).map_err(|_| TraceError::Packet(format!("expected hex digits, found {text:?}")))
+        u8::from_str_radix(&text, 16)
+            .map_err(|_| TraceError::Packet(format!("expected hex digits, found {text:?}")))
     };
     digits.chunks(2).map(pair).collect()
 }

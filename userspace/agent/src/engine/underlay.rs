@@ -52,7 +52,10 @@ impl<D: Datapath> Engine<D> {
     pub(super) fn reconcile_underlay(&mut self, dirty: &mut BTreeSet<Tag>) {
         self.attach_underlay_interfaces();
         let model = self.snapshot.shared_model().clone();
-        let own = model.hosts.get(&self.host).and_then(|host| host.zones.get(ZONE).copied());
+        let own = model
+            .hosts
+            .get(&self.host)
+            .and_then(|host| host.zones.get(ZONE).copied());
         self.set_own_address(own);
         let wanted: BTreeMap<HostId, Ipv4Addr> = model
             .hosts
@@ -110,7 +113,11 @@ impl<D: Datapath> Engine<D> {
         }
         let removed = old.map(|address| self.datapath.set_own_address(address.octets(), false));
         let added = own.map(|address| self.datapath.set_own_address(address.octets(), true));
-        for error in [removed, added].into_iter().flatten().filter_map(Result::err) {
+        for error in [removed, added]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err)
+        {
             tracing::error!(%error, "the own underlay address could not be written");
         }
         self.peers.own_address = own;
@@ -127,13 +134,24 @@ impl<D: Datapath> Engine<D> {
         if let Err(error) = self.datapath.set_remote_host(address.octets(), Some(index)) {
             tracing::error!(%error, host = %id, "a remote host could not be written");
         }
-        self.peers.hosts.insert(id, RemoteHost { index, address, record: PeerRecord::default() });
+        self.peers.hosts.insert(
+            id,
+            RemoteHost {
+                index,
+                address,
+                record: PeerRecord::default(),
+            },
+        );
     }
 
     fn remove_peer(&mut self, id: HostId, dirty: &mut BTreeSet<Tag>) {
-        let Some(remote) = self.peers.hosts.remove(&id) else { return };
+        let Some(remote) = self.peers.hosts.remove(&id) else {
+            return;
+        };
         let removed = self.datapath.set_remote_host(remote.address.octets(), None);
-        let cleared = self.datapath.write_peer(remote.index, &PeerRecord::default());
+        let cleared = self
+            .datapath
+            .write_peer(remote.index, &PeerRecord::default());
         for error in [removed, cleared].into_iter().filter_map(Result::err) {
             tracing::error!(%error, host = %id, "a remote host could not be removed");
         }
@@ -144,7 +162,9 @@ impl<D: Datapath> Engine<D> {
 
     /// Writes the record when the way to the host changed; flows only notice when it came, went or resized.
     fn refresh_peer(&mut self, id: HostId, own: Option<Ipv4Addr>, dirty: &mut BTreeSet<Tag>) {
-        let Some(remote) = self.peers.hosts.get_mut(&id) else { return };
+        let Some(remote) = self.peers.hosts.get_mut(&id) else {
+            return;
+        };
         let path = self.network.paths.get(&remote.address);
         let record = match (own, path) {
             (Some(own), Some(path)) => record_of(own, path),
@@ -158,7 +178,10 @@ impl<D: Datapath> Engine<D> {
             remote.record = record;
         }
         let inner_mtu = record.mtu.saturating_sub(ENCAP_LEN as u16);
-        let peer = (record.flags & PEER_VALID != 0).then_some(Peer { index: remote.index, mtu: inner_mtu });
+        let peer = (record.flags & PEER_VALID != 0).then_some(Peer {
+            index: remote.index,
+            mtu: inner_mtu,
+        });
         if self.placement.peers.get(&id).copied() != peer {
             match peer {
                 Some(peer) => self.placement.peers.insert(id, peer),
@@ -172,7 +195,11 @@ impl<D: Datapath> Engine<D> {
 /// The outer header for a path.
 fn record_of(own: Ipv4Addr, path: &Path) -> PeerRecord {
     let (src, dst) = (own.octets(), path.remote.octets());
-    let resolved = if path.next_hop_mac.is_some() { PEER_RESOLVED } else { 0 };
+    let resolved = if path.next_hop_mac.is_some() {
+        PEER_RESOLVED
+    } else {
+        0
+    };
     PeerRecord {
         ifindex: path.ifindex,
         mtu: path.mtu.min(u32::from(u16::MAX)) as u16,
@@ -192,6 +219,10 @@ fn checksum_base(src: [u8; 4], dst: [u8; 4]) -> u32 {
     let [e, f, g, h] = dst;
     let fixed: u32 = 0x4500 + 0x4000 + 0x402f;
     let words = [[a, b], [c, d], [e, f], [g, h]];
-    let sum = fixed + words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum::<u32>();
+    let sum = fixed
+        + words
+            .iter()
+            .map(|word| u32::from(u16::from_be_bytes(*word)))
+            .sum::<u32>();
     (sum & 0xffff) + (sum >> 16)
 }

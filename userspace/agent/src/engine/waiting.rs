@@ -51,11 +51,19 @@ impl<D: Datapath> Engine<D> {
         packet: HeldPacket,
     ) {
         let is_full = self.waiting.packets >= WAITING_MAX;
-        let queue = self.waiting.queues.entry((router_port, address)).or_default();
+        let queue = self
+            .waiting
+            .queues
+            .entry((router_port, address))
+            .or_default();
         if is_full || queue.packets.len() >= WAITING_PER_NEIGHBOUR_MAX {
             return self.count_drop(Some(port_of(entry)), DropReason::WaitingFull);
         }
-        queue.packets.push(Held { entry, index, packet });
+        queue.packets.push(Held {
+            entry,
+            index,
+            packet,
+        });
         self.waiting.packets += 1;
     }
 
@@ -63,7 +71,9 @@ impl<D: Datapath> Engine<D> {
     pub(super) fn retry_waiting(&mut self) {
         let keys: Vec<(PortId, Ipv4Addr)> = self.waiting.queues.keys().copied().collect();
         for key in keys {
-            let Some(queue) = self.waiting.queues.get_mut(&key) else { continue };
+            let Some(queue) = self.waiting.queues.get_mut(&key) else {
+                continue;
+            };
             queue.requests += 1;
             if queue.requests < REQUESTS_MAX {
                 let request = arp_request(&self.snapshot, key.0, key.1);
@@ -78,11 +88,25 @@ impl<D: Datapath> Engine<D> {
 
     /// Decides again on packets whose next hop may be known now.
     pub(super) fn wake_waiting(&mut self, dirty: &BTreeSet<Tag>) {
-        let all = dirty.iter().any(|tag| !matches!(tag, Tag::Neighbour(..) | Tag::Mac(..)));
-        let is_woken = |(port, address): &(PortId, Ipv4Addr)| all || dirty.contains(&Tag::Neighbour(*port, *address));
-        let keys: Vec<(PortId, Ipv4Addr)> = self.waiting.queues.keys().filter(|key| is_woken(key)).copied().collect();
+        let all = dirty
+            .iter()
+            .any(|tag| !matches!(tag, Tag::Neighbour(..) | Tag::Mac(..)));
+        let is_woken = |(port, address): &(PortId, Ipv4Addr)| {
+            all || dirty.contains(&Tag::Neighbour(*port, *address))
+        };
+        let keys: Vec<(PortId, Ipv4Addr)> = self
+            .waiting
+            .queues
+            .keys()
+            .filter(|key| is_woken(key))
+            .copied()
+            .collect();
         for key in keys {
-            let requests = self.waiting.queues.get(&key).map_or(0, |queue| queue.requests);
+            let requests = self
+                .waiting
+                .queues
+                .get(&key)
+                .map_or(0, |queue| queue.requests);
             for held in self.waiting.take(&key) {
                 self.send_waiting(held);
             }
@@ -93,16 +117,29 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn send_waiting(&mut self, held: Held) {
-        let Held { entry, index, packet: held } = held;
+        let Held {
+            entry,
+            index,
+            packet: held,
+        } = held;
         let port = Some(port_of(entry));
         let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(port, reason),
         };
-        let outcome = simulate(&self.snapshot, &self.state, &packet, self.now_ms(), &mut NoTrace);
+        let outcome = simulate(
+            &self.snapshot,
+            &self.state,
+            &packet,
+            self.now_ms(),
+            &mut NoTrace,
+        );
         match outcome.verdict {
             Verdict::Answered => {}
-            Verdict::Wait { router_port, address } => self.wait(router_port, address, entry, index, held),
+            Verdict::Wait {
+                router_port,
+                address,
+            } => self.wait(router_port, address, entry, index, held),
             // The flow is installed by the next packet, in order behind these.
             _ => self.send_once(&outcome, index, &held, port),
         }

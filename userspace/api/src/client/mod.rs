@@ -327,7 +327,12 @@ impl Client {
     where
         S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let broken = |error: hyper::Error| ClientError::broken(&self.endpoint, error);
+        let broken = |error: hyper::Error| {
+            if error.is_canceled() || error.is_incomplete_message() {
+                return ClientError::broken(&self.endpoint, "closed before an answer came");
+            }
+            ClientError::broken(&self.endpoint, error)
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
             .await
             .map_err(broken)?;

@@ -147,6 +147,16 @@ fn bind_and_peer_replace_each_other() {
 #[test]
 fn a_peering_moves_with_one_side_mentioned() {
     let model = example();
+    let mut lines = lines_of(&model, &web("spare: { peer: core/db }"), false);
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "+ port acme web/spare",
+            "~ port acme core/db peer: db/core -> web/spare",
+            "~ port acme db/core peer: core/db -> none",
+        ]
+    );
     let moved = applied(&model, &web("spare: { peer: core/db }"), false);
     assert_eq!(
         port(&moved, "core/db").peer,

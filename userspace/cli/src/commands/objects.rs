@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use weft_api::kinds::collection;
-use weft_vnet::{DeviceId, Kind, Model, Object, TenantId};
+use weft_vnet::{DeviceId, Host, Kind, Model, Object, Port, TenantId};
 
 use super::Session;
 use crate::Done;
@@ -151,42 +151,8 @@ fn row(model: &Model, object: &Object) -> Vec<String> {
                 it.routes.len().to_string(),
             ]
         }
-        Object::Port(it) => {
-            let bound = it.binding.as_ref().map(|binding| {
-                let host = model
-                    .hosts
-                    .get(&binding.host)
-                    .map_or("?", |host| &host.name);
-                format!("{host}:{}", binding.interface)
-            });
-            let addresses: Vec<String> = it.addresses.iter().map(ToString::to_string).collect();
-            vec![
-                tenant,
-                name,
-                it.mac.to_string(),
-                or_dash(Some(addresses.join(","))),
-                or_dash(bound),
-                or_dash(it.peer.map(|peer| model.port_path(peer))),
-                if it.admin_up { "up" } else { "down" }.into(),
-            ]
-        }
-        Object::Host(it) => {
-            let bound = |port: &&std::sync::Arc<weft_vnet::Port>| {
-                port.binding
-                    .as_ref()
-                    .is_some_and(|binding| binding.host == it.id)
-            };
-            let zones = it
-                .zones
-                .iter()
-                .map(|(zone, address)| format!("{zone}={address}"));
-            let zones = zones.collect::<Vec<_>>().join(",");
-            vec![
-                name,
-                or_dash(Some(zones)),
-                model.ports.values().filter(bound).count().to_string(),
-            ]
-        }
+        Object::Port(it) => port_row(model, it, tenant, name),
+        Object::Host(it) => host_row(model, it, name),
         Object::TunnelZone(it) => {
             let hosts = model
                 .hosts
@@ -196,4 +162,41 @@ fn row(model: &Model, object: &Object) -> Vec<String> {
             vec![name, encapsulation, hosts.count().to_string()]
         }
     }
+}
+
+fn port_row(model: &Model, port: &Port, tenant: String, name: String) -> Vec<String> {
+    let bound = port.binding.as_ref().map(|binding| {
+        let host = model
+            .hosts
+            .get(&binding.host)
+            .map_or("?", |host| &host.name);
+        format!("{host}:{}", binding.interface)
+    });
+    let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+    vec![
+        tenant,
+        name,
+        port.mac.to_string(),
+        or_dash(Some(addresses.join(","))),
+        or_dash(bound),
+        or_dash(port.peer.map(|peer| model.port_path(peer))),
+        if port.admin_up { "up" } else { "down" }.into(),
+    ]
+}
+
+fn host_row(model: &Model, host: &Host, name: String) -> Vec<String> {
+    let bindings = model
+        .ports
+        .values()
+        .filter_map(|port| port.binding.as_ref());
+    let ports = bindings.filter(|binding| binding.host == host.id).count();
+    let zones = host
+        .zones
+        .iter()
+        .map(|(zone, address)| format!("{zone}={address}"));
+    vec![
+        name,
+        or_dash(Some(zones.collect::<Vec<_>>().join(","))),
+        ports.to_string(),
+    ]
 }

@@ -14,8 +14,14 @@ pub fn mount_if_absent(pin: &Path) -> Result<(), Error> {
     if !pin.starts_with(MOUNT_POINT) || is_bpffs(Path::new(MOUNT_POINT)) {
         return Ok(());
     }
-    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .map_err(|source| Error::io(format!("mounting bpffs on {MOUNT_POINT}"), source))
+    mount(
+        Some("bpf"),
+        MOUNT_POINT,
+        Some("bpf"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .map_err(|source| Error::io(format!("mounting bpffs on {MOUNT_POINT}"), source))
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -24,7 +30,8 @@ fn is_bpffs(path: &Path) -> bool {
 
 /// Makes a folder of pins.
 pub fn make(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::io(format!("making {}", path.display()), source))
+    std::fs::create_dir_all(path)
+        .map_err(|source| Error::io(format!("making {}", path.display()), source))
 }
 
 /// Removes a folder of pins and all in it; one that isn't there is no error.

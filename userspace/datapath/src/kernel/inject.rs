@@ -35,11 +35,23 @@ impl InjectTap {
             .map_err(|source| Error::io("opening /dev/net/tun for the inject TAP", source))?;
         let mut request = request("weft-inject%d");
         request.value[..2].copy_from_slice(&(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).to_ne_bytes());
-        ioctl(file.as_raw_fd(), TUNSETIFF, &mut request, "making the inject TAP")?;
-        let name = CStr::from_bytes_until_nul(&request.name).map(|name| name.to_string_lossy().into_owned());
-        let tap = InjectTap { file, name: name.unwrap_or_default() };
+        ioctl(
+            file.as_raw_fd(),
+            TUNSETIFF,
+            &mut request,
+            "making the inject TAP",
+        )?;
+        let name = CStr::from_bytes_until_nul(&request.name)
+            .map(|name| name.to_string_lossy().into_owned());
+        let tap = InjectTap {
+            file,
+            name: name.unwrap_or_default(),
+        };
         // No address, no neighbour discovery: the host's stack has no business on this interface.
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.name), "1");
+        let _ = std::fs::write(
+            format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.name),
+            "1",
+        );
         tap.bring_up()?;
         Ok(tap)
     }
@@ -53,16 +65,31 @@ impl InjectTap {
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
         nix::unistd::write(&self.file, bytes)
             .map(|_| ())
-            .map_err(|source| Error::io(format!("writing {} bytes to {}", bytes.len(), self.name), source))
+            .map_err(|source| {
+                Error::io(
+                    format!("writing {} bytes to {}", bytes.len(), self.name),
+                    source,
+                )
+            })
     }
 
     fn bring_up(&self) -> Result<(), Error> {
         let socket = control_socket()?;
         let mut request = request(&self.name);
-        ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request, "reading the inject TAP's flags")?;
+        ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            &mut request,
+            "reading the inject TAP's flags",
+        )?;
         let flags = i16::from_ne_bytes([request.value[0], request.value[1]]) | libc::IFF_UP as i16;
         request.value[..2].copy_from_slice(&flags.to_ne_bytes());
-        ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &mut request, "bringing the inject TAP up")
+        ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            &mut request,
+            "bringing the inject TAP up",
+        )
     }
 }
 
@@ -74,13 +101,22 @@ pub fn driver_of(interface: &str) -> Result<String, Error> {
     info[..4].copy_from_slice(&ETHTOOL_GDRVINFO.to_ne_bytes());
     let mut request = request(interface);
     request.value[..8].copy_from_slice(&(info.as_mut_ptr() as u64).to_ne_bytes());
-    ioctl(socket.as_raw_fd(), SIOCETHTOOL, &mut request, &format!("asking for the driver of {interface}"))?;
-    let driver = CStr::from_bytes_until_nul(&info[4..36]).map(|name| name.to_string_lossy().into_owned());
+    ioctl(
+        socket.as_raw_fd(),
+        SIOCETHTOOL,
+        &mut request,
+        &format!("asking for the driver of {interface}"),
+    )?;
+    let driver =
+        CStr::from_bytes_until_nul(&info[4..36]).map(|name| name.to_string_lossy().into_owned());
     Ok(driver.unwrap_or_default())
 }
 
 fn request(interface: &str) -> InterfaceRequest {
-    let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], value: [0; 24] };
+    let mut request = InterfaceRequest {
+        name: [0; libc::IFNAMSIZ],
+        value: [0; 24],
+    };
     let bytes = interface.as_bytes();
     let length = bytes.len().min(libc::IFNAMSIZ - 1);
     request.name[..length].copy_from_slice(&bytes[..length]);
@@ -89,12 +125,24 @@ fn request(interface: &str) -> InterfaceRequest {
 
 fn control_socket() -> Result<OwnedFd, Error> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|source| Error::io("opening a socket for interface requests", source))
+    socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(|source| Error::io("opening a socket for interface requests", source))
 }
 
-fn ioctl(fd: i32, number: libc::c_ulong, request: &mut InterfaceRequest, what: &str) -> Result<(), Error> {
+fn ioctl(
+    fd: i32,
+    number: libc::c_ulong,
+    request: &mut InterfaceRequest,
+    what: &str,
+) -> Result<(), Error> {
     // SAFETY: the request is a whole `struct ifreq`, which these numbers read and write.
     let result = unsafe { libc::ioctl(fd, number, std::ptr::from_mut(request)) };
-    nix::errno::Errno::result(result).map(|_| ()).map_err(|source| Error::io(what, source))
+    nix::errno::Errno::result(result)
+        .map(|_| ())
+        .map_err(|source| Error::io(what, source))
 }

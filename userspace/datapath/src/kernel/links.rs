@@ -21,7 +21,10 @@ pub struct Links {
 impl Links {
     /// Links under the agent's folder of pins.
     pub fn new(pin: &Path) -> Links {
-        Links { folder: pin.join("links"), inject: None }
+        Links {
+            folder: pin.join("links"),
+            inject: None,
+        }
     }
 
     /// Attaches `from_port` to a workload's interface. The port's own link to it is kept and gets the new
@@ -34,7 +37,8 @@ impl Links {
         ifindex: u32,
     ) -> Result<(), Error> {
         for other in self.ports() {
-            if other != port && ifindex_of_pin(&self.folder.join(port_link(other))) == Some(ifindex) {
+            if other != port && ifindex_of_pin(&self.folder.join(port_link(other))) == Some(ifindex)
+            {
                 self.unpin(&port_link(other))?;
             }
         }
@@ -46,7 +50,11 @@ impl Links {
     }
 
     /// Attaches `from_underlay`, or swaps the program of a link that an earlier agent left.
-    pub fn attach_underlay(&mut self, programs: &mut Programs, interface: &str) -> Result<(), Error> {
+    pub fn attach_underlay(
+        &mut self,
+        programs: &mut Programs,
+        interface: &str,
+    ) -> Result<(), Error> {
         // bpffs names may hold no dot, interface names may.
         let name = format!("underlay_{}", interface.replace('.', "_"));
         let wanted = super::ifindex_of(interface)?;
@@ -78,18 +86,31 @@ impl Links {
 
     /// Ports that have a pinned link.
     fn ports(&self) -> Vec<u16> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter_map(|name| name.strip_prefix("port_")?.parse().ok()).collect()
+        let Ok(entries) = std::fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
+        let names = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter_map(|name| name.strip_prefix("port_")?.parse().ok())
+            .collect()
     }
 
-    fn attach(&mut self, program: &mut SchedClassifier, interface: &str, name: &str) -> Result<(), Error> {
+    fn attach(
+        &mut self,
+        program: &mut SchedClassifier,
+        interface: &str,
+        name: &str,
+    ) -> Result<(), Error> {
         self.unpin(name)?;
         let link = attach_tcx(program, interface)?;
         let path = self.folder.join(name);
-        let link: FdLink =
-            link.try_into().map_err(|error| Error::program(format!("the link to {interface}"), &error))?;
-        link.pin(&path).map_err(|error| Error::program(format!("pinning {}", path.display()), &error))?;
+        let link: FdLink = link
+            .try_into()
+            .map_err(|error| Error::program(format!("the link to {interface}"), &error))?;
+        link.pin(&path)
+            .map_err(|error| Error::program(format!("pinning {}", path.display()), &error))?;
         Ok(())
     }
 
@@ -119,21 +140,36 @@ fn port_link(port: u16) -> String {
     format!("port_{port}")
 }
 
-fn attach_tcx(program: &mut SchedClassifier, interface: &str) -> Result<SchedClassifierLink, Error> {
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+) -> Result<SchedClassifierLink, Error> {
     let what = || format!("attaching to {interface} by TCX");
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let id = program
         .attach_with_options(interface, TcAttachType::Ingress, options)
         .map_err(|error| Error::program(what(), &error))?;
-    program.take_link(id).map_err(|error| Error::program(what(), &error))
+    program
+        .take_link(id)
+        .map_err(|error| Error::program(what(), &error))
 }
 
 /// Interface of a pinned TCX link; none when the kernel detached it because the interface went.
 fn ifindex_of_pin(path: &Path) -> Option<u32> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let get = ObjectGet { pathname: path.as_ptr() as u64, ..ObjectGet::default() };
+    let get = ObjectGet {
+        pathname: path.as_ptr() as u64,
+        ..ObjectGet::default()
+    };
     // SAFETY: `get` is the part of `union bpf_attr` that BPF_OBJ_GET reads, and the path outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of::<ObjectGet>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw const get,
+            size_of::<ObjectGet>(),
+        )
+    };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the kernel just gave us this descriptor.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -144,8 +180,14 @@ fn ifindex_of_pin(path: &Path) -> Option<u32> {
         info: &raw mut info as u64,
     };
     // SAFETY: `ask` is what BPF_OBJ_GET_INFO_BY_FD reads; it writes at most `length` bytes to `info`.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const ask, size_of::<InfoByFd>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const ask,
+            size_of::<InfoByFd>(),
+        )
+    };
     (result == 0 && info.ifindex != 0).then_some(info.ifindex)
 }
 

@@ -59,8 +59,9 @@ impl Programs {
         for name in MAPS {
             loader.map_pin_path(name, maps.join(name));
         }
-        let mut ebpf =
-            loader.load(OBJECT).map_err(|error| Error::program("loading the kernel programs' object", &error))?;
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| Error::program("loading the kernel programs' object", &error))?;
         for name in PROGRAMS {
             load_program(&mut ebpf, name, &pin.join("progs").join(name))?;
         }
@@ -74,29 +75,42 @@ impl Programs {
 
     /// Takes a map out of the object.
     pub fn take_map(&mut self, name: &'static str) -> Result<Map, Error> {
-        self.ebpf.take_map(name).ok_or(Error::Map { map: name, detail: "isn't in the object".to_owned() })
+        self.ebpf.take_map(name).ok_or(Error::Map {
+            map: name,
+            detail: "isn't in the object".to_owned(),
+        })
     }
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Error> {
-    let missing = || Error::Program { what: format!("program {name}"), detail: "isn't in the object".to_owned() };
+    let missing = || Error::Program {
+        what: format!("program {name}"),
+        detail: "isn't in the object".to_owned(),
+    };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
-    program.try_into().map_err(|error| Error::program(format!("program {name}"), &error))
+    program
+        .try_into()
+        .map_err(|error| Error::program(format!("program {name}"), &error))
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &str, pin: &Path) -> Result<(), Error> {
     let program = classifier(ebpf, name)?;
-    program.load().map_err(|error| Error::program(format!("loading program {name}"), &error))?;
+    program
+        .load()
+        .map_err(|error| Error::program(format!("loading program {name}"), &error))?;
     // An earlier agent's program goes on running where it is attached until the link is swapped.
     bpffs_unpin(pin)?;
-    program.pin(pin).map_err(|error| Error::program(format!("pinning {}", pin.display()), &error))
+    program
+        .pin(pin)
+        .map_err(|error| Error::program(format!("pinning {}", pin.display()), &error))
 }
 
 fn bpffs_unpin(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing the old pin {}", path.display()), error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(
+            format!("removing the old pin {}", path.display()),
+            error,
+        )),
         _ => Ok(()),
     }
 }
@@ -104,12 +118,17 @@ fn bpffs_unpin(path: &Path) -> Result<(), Error> {
 /// Pinned maps of another ABI are refused: bpffs holds no files but pins, so the version is a folder's name.
 fn check_abi(pin: &Path) -> Result<(), Error> {
     let mine = format!("abi-{ABI_VERSION}");
-    let entries = std::fs::read_dir(pin).map_err(|source| Error::io(format!("reading {}", pin.display()), source))?;
+    let entries = std::fs::read_dir(pin)
+        .map_err(|source| Error::io(format!("reading {}", pin.display()), source))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("abi-") && name != mine {
             let path = pin.display().to_string();
-            return Err(Error::OtherAbi { path, found: name.replace("abi-", ""), expected: ABI_VERSION });
+            return Err(Error::OtherAbi {
+                path,
+                found: name.replace("abi-", ""),
+                expected: ABI_VERSION,
+            });
         }
     }
     bpffs::make(&pin.join(mine))

@@ -51,7 +51,10 @@ pub struct Maps {
     pub counters: Counters,
 }
 
-fn typed<M: TryFrom<Map, Error = MapError>>(programs: &mut Programs, name: &'static str) -> Result<M, Error> {
+fn typed<M: TryFrom<Map, Error = MapError>>(
+    programs: &mut Programs,
+    name: &'static str,
+) -> Result<M, Error> {
     M::try_from(programs.take_map(name)?).map_err(|error| Error::map(name, &error))
 }
 
@@ -61,7 +64,10 @@ impl Maps {
         Ok(Maps {
             ports: typed(programs, "ports")?,
             interfaces: typed(programs, "interfaces")?,
-            slots: SlotArrays::open(programs.take_map("slots")?, programs.take_map("slot_stats")?)?,
+            slots: SlotArrays::open(
+                programs.take_map("slots")?,
+                programs.take_map("slot_stats")?,
+            )?,
             masks_v4: typed(programs, "masks_v4")?,
             masks_v6: typed(programs, "masks_v6")?,
             megaflows_v4: typed(programs, "megaflows_v4")?,
@@ -71,7 +77,10 @@ impl Maps {
             own_addresses: typed(programs, "own_addresses")?,
             remote_hosts: typed(programs, "remote_hosts")?,
             misses: perf_array(programs.take_map("misses")?)?,
-            counters: Counters::open(programs.take_map("port_counters")?, programs.take_map("drop_counters")?)?,
+            counters: Counters::open(
+                programs.take_map("port_counters")?,
+                programs.take_map("drop_counters")?,
+            )?,
         })
     }
 
@@ -81,21 +90,31 @@ impl Maps {
     }
 
     pub fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
-        self.ports.set(u32::from(index), Record::of(record), 0).map_err(|error| Error::map("ports", &error))
+        self.ports
+            .set(u32::from(index), Record::of(record), 0)
+            .map_err(|error| Error::map("ports", &error))
     }
 
     pub fn read_port(&self, index: u16) -> Result<PortRecord, Error> {
-        let record = self.ports.get(&u32::from(index), 0).map_err(|error| Error::map("ports", &error))?;
+        let record = self
+            .ports
+            .get(&u32::from(index), 0)
+            .map_err(|error| Error::map("ports", &error))?;
         Ok(record.value().unwrap_or_default())
     }
 
     pub fn interface(&self, ifindex: u32) -> Result<InterfaceRecord, Error> {
         let record = self.interfaces.get(&(ifindex % INTERFACES_MAX), 0);
-        Ok(record.map_err(|error| Error::map("interfaces", &error))?.value().unwrap_or_default())
+        Ok(record
+            .map_err(|error| Error::map("interfaces", &error))?
+            .value()
+            .unwrap_or_default())
     }
 
     pub fn set_interface(&mut self, ifindex: u32, record: InterfaceRecord) -> Result<(), Error> {
-        let result = self.interfaces.set(ifindex % INTERFACES_MAX, Record::of(&record), 0);
+        let result = self
+            .interfaces
+            .set(ifindex % INTERFACES_MAX, Record::of(&record), 0);
         result.map_err(|error| Error::map("interfaces", &error))
     }
 
@@ -112,11 +131,26 @@ impl Maps {
         }
     }
 
-    pub fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
+    pub fn publish(
+        &mut self,
+        family: Family,
+        masked: &FlowKey,
+        target: SlotRef,
+    ) -> Result<(), Error> {
         let target = target.as_bytes().try_into().unwrap_or_default();
         match family {
-            Family::V4 => insert("megaflows_v4", &mut self.megaflows_v4, bytes_v4(masked), target),
-            Family::V6 => insert("megaflows_v6", &mut self.megaflows_v6, bytes_v6(masked), target),
+            Family::V4 => insert(
+                "megaflows_v4",
+                &mut self.megaflows_v4,
+                bytes_v4(masked),
+                target,
+            ),
+            Family::V6 => insert(
+                "megaflows_v6",
+                &mut self.megaflows_v6,
+                bytes_v6(masked),
+                target,
+            ),
         }
     }
 
@@ -157,16 +191,25 @@ impl Maps {
     }
 
     pub fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
-        self.peers.set(u32::from(index), Record::of(peer), 0).map_err(|error| Error::map("peers", &error))
+        self.peers
+            .set(u32::from(index), Record::of(peer), 0)
+            .map_err(|error| Error::map("peers", &error))
     }
 
     pub fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
-        self.flood_lists.set(index, Record::of(list), 0).map_err(|error| Error::map("flood_lists", &error))
+        self.flood_lists
+            .set(index, Record::of(list), 0)
+            .map_err(|error| Error::map("flood_lists", &error))
     }
 
     pub fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
         match peer {
-            Some(peer) => insert("remote_hosts", &mut self.remote_hosts, address, u32::from(peer)),
+            Some(peer) => insert(
+                "remote_hosts",
+                &mut self.remote_hosts,
+                address,
+                u32::from(peer),
+            ),
             None => remove("remote_hosts", &mut self.remote_hosts, address),
         }
     }
@@ -183,7 +226,10 @@ impl Maps {
 fn perf_array(map: Map) -> Result<MapData, Error> {
     match map {
         Map::PerfEventArray(data) => Ok(data),
-        _ => Err(Error::Map { map: "misses", detail: "isn't a perf event array".to_owned() }),
+        _ => Err(Error::Map {
+            map: "misses",
+            detail: "isn't a perf event array".to_owned(),
+        }),
     }
 }
 
@@ -201,7 +247,8 @@ fn insert<K: aya::Pod, V: aya::Pod>(
     key: K,
     value: V,
 ) -> Result<(), Error> {
-    map.insert(key, value, 0).map_err(|error| Error::map(name, &error))
+    map.insert(key, value, 0)
+        .map_err(|error| Error::map(name, &error))
 }
 
 fn remove<K: aya::Pod, V: aya::Pod>(
@@ -211,7 +258,11 @@ fn remove<K: aya::Pod, V: aya::Pod>(
 ) -> Result<(), Error> {
     match map.remove(&key) {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
         result => result.map_err(|error| Error::map(name, &error)),
     }
 }

@@ -25,11 +25,19 @@ unsafe impl<T> Send for Mapped<T> {}
 impl<T> Mapped<T> {
     fn open(map: Map, name: &'static str) -> Result<Mapped<T>, Error> {
         let Map::Array(map) = map else {
-            return Err(Error::Map { map: name, detail: "isn't an array".to_owned() });
+            return Err(Error::Map {
+                map: name,
+                detail: "isn't an array".to_owned(),
+            });
         };
-        let length = map.info().map_err(|error| Error::map(name, &error))?.max_entries() as usize;
-        let bytes = NonZeroUsize::new(length * size_of::<T>())
-            .ok_or_else(|| Error::Map { map: name, detail: "is empty".to_owned() })?;
+        let length = map
+            .info()
+            .map_err(|error| Error::map(name, &error))?
+            .max_entries() as usize;
+        let bytes = NonZeroUsize::new(length * size_of::<T>()).ok_or_else(|| Error::Map {
+            map: name,
+            detail: "is empty".to_owned(),
+        })?;
         // SAFETY: a fresh shared mapping of the map's own memory.
         let start = unsafe {
             nix::sys::mman::mmap(
@@ -41,8 +49,13 @@ impl<T> Mapped<T> {
                 0,
             )
         };
-        let start = start.map_err(|source| Error::io(format!("mapping {name} into memory"), source))?;
-        Ok(Mapped { start: start.cast(), length, _map: map })
+        let start =
+            start.map_err(|source| Error::io(format!("mapping {name} into memory"), source))?;
+        Ok(Mapped {
+            start: start.cast(),
+            length,
+            _map: map,
+        })
     }
 
     fn at(&self, index: usize) -> Option<*mut T> {
@@ -72,19 +85,28 @@ pub struct SlotArrays {
 impl SlotArrays {
     /// Maps both.
     pub fn open(slots: Map, stats: Map) -> Result<SlotArrays, Error> {
-        Ok(SlotArrays { slots: Mapped::open(slots, "slots")?, stats: Mapped::open(stats, "slot_stats")? })
+        Ok(SlotArrays {
+            slots: Mapped::open(slots, "slots")?,
+            stats: Mapped::open(stats, "slot_stats")?,
+        })
     }
 
     /// Writes a slot. Its generation is written last: until then readers refuse it.
     pub fn write(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
         let at = self.slots.at(index as usize);
-        let at = at.ok_or(Error::Full { what: "slots", limit: u64::from(SLOTS_MAX) })?;
+        let at = at.ok_or(Error::Full {
+            what: "slots",
+            limit: u64::from(SLOTS_MAX),
+        })?;
         // SAFETY: a checked pointer; the generation is the record's first field, aligned, only written here.
         unsafe {
             let generation = &*at.cast::<AtomicU32>();
             generation.store(0, Ordering::Release);
             fence(Ordering::SeqCst);
-            at.write_volatile(Slot { generation: 0, ..*slot });
+            at.write_volatile(Slot {
+                generation: 0,
+                ..*slot
+            });
             generation.store(slot.generation, Ordering::Release);
         }
         Ok(())
@@ -128,7 +150,10 @@ pub struct Counters {
 impl Counters {
     /// Maps both.
     pub fn open(ports: Map, drops: Map) -> Result<Counters, Error> {
-        Ok(Counters { ports: Mapped::open(ports, "port_counters")?, drops: Mapped::open(drops, "drop_counters")? })
+        Ok(Counters {
+            ports: Mapped::open(ports, "port_counters")?,
+            drops: Mapped::open(drops, "drop_counters")?,
+        })
     }
 
     /// Traffic of a port over all CPUs.
@@ -149,8 +174,15 @@ impl Counters {
         let of = |reason: DropReason| {
             let first = counter_index(0, u32::from(port), reason as u8) as usize;
             let stripes = (first..self.drops.length).step_by(COUNTERS_PER_CPU as usize);
-            (reason, stripes.filter_map(|index| self.drops.read(index)).sum())
+            (
+                reason,
+                stripes.filter_map(|index| self.drops.read(index)).sum(),
+            )
         };
-        DropReason::ALL.iter().map(|reason| of(*reason)).filter(|(_, count)| *count > 0).collect()
+        DropReason::ALL
+            .iter()
+            .map(|reason| of(*reason))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 }

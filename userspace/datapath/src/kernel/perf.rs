@@ -84,10 +84,12 @@ pub struct MissReader {
 impl MissReader {
     /// Opens both sets of buffers and gives the eager one to the kernel.
     pub fn open(maps: &mut Maps) -> Result<MissReader, Error> {
-        let cpus =
-            aya::util::online_cpus().map_err(|(what, source)| Error::io(format!("listing CPUs ({what})"), source))?;
+        let cpus = aya::util::online_cpus()
+            .map_err(|(what, source)| Error::io(format!("listing CPUs ({what})"), source))?;
         let open_all = |pages, watermark| -> Result<Vec<Buffer>, Error> {
-            cpus.iter().map(|cpu| Buffer::open(*cpu, pages, watermark)).collect()
+            cpus.iter()
+                .map(|cpu| Buffer::open(*cpu, pages, watermark))
+                .collect()
         };
         let waker = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|source| Error::io("making an eventfd", source))?;
@@ -121,12 +123,19 @@ impl MissReader {
         maps: &mut Maps,
         handle: &mut dyn FnMut(Miss),
     ) -> Result<usize, Error> {
-        let timeout = if self.is_batched { timeout.min(Duration::from_millis(1)) } else { timeout };
+        let timeout = if self.is_batched {
+            timeout.min(Duration::from_millis(1))
+        } else {
+            timeout
+        };
         self.wait(timeout)?;
         let mut count = 0;
         // The set that isn't in the map any more holds the older events.
-        let (first, second) =
-            if self.is_batched { (&mut self.eager, &mut self.batched) } else { (&mut self.batched, &mut self.eager) };
+        let (first, second) = if self.is_batched {
+            (&mut self.eager, &mut self.batched)
+        } else {
+            (&mut self.batched, &mut self.eager)
+        };
         for buffer in first.iter_mut().chain(second.iter_mut()) {
             count += buffer.drain(&mut self.scratch, &mut self.lost, handle);
         }
@@ -136,8 +145,16 @@ impl MissReader {
 
     fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
         let mut files: Vec<PollFd<'_>> = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
-        files.extend(self.eager.iter().map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)));
-        files.extend(self.batched.iter().map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)));
+        files.extend(
+            self.eager
+                .iter()
+                .map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)),
+        );
+        files.extend(
+            self.batched
+                .iter()
+                .map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)),
+        );
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut files, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -150,7 +167,11 @@ impl MissReader {
 
     /// Exchanges the set of buffers when the load changed.
     fn adapt(&mut self, count: usize, maps: &mut Maps) -> Result<(), Error> {
-        self.idle_polls = if count == 0 { self.idle_polls.saturating_add(1) } else { 0 };
+        self.idle_polls = if count == 0 {
+            self.idle_polls.saturating_add(1)
+        } else {
+            0
+        };
         if !self.is_batched && count >= BUSY_MISSES {
             return self.give(maps, true);
         }
@@ -191,11 +212,21 @@ fn set_event(maps: &Maps, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
     };
     // SAFETY: the struct is what BPF_MAP_UPDATE_ELEM reads of `union bpf_attr`; key and value outlive the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const update, size_of::<UpdateElement>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_UPDATE_ELEM,
+            &raw const update,
+            size_of::<UpdateElement>(),
+        )
     };
     nix::errno::Errno::result(result)
         .map(|_| ())
-        .map_err(|source| Error::io(format!("giving the buffer of CPU {cpu} to the kernel"), source))
+        .map_err(|source| {
+            Error::io(
+                format!("giving the buffer of CPU {cpu} to the kernel"),
+                source,
+            )
+        })
 }
 
 /// One perf event with its ring: a control page and a power of two of data pages.
@@ -223,7 +254,14 @@ impl Buffer {
         };
         // SAFETY: perf_event_open(attr, pid -1, cpu, group -1, flags); the attributes outlive the call.
         let fd = unsafe {
-            libc::syscall(libc::SYS_perf_event_open, &raw const attributes, -1, cpu as i32, -1, PERF_FLAG_FD_CLOEXEC)
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &raw const attributes,
+                -1,
+                cpu as i32,
+                -1,
+                PERF_FLAG_FD_CLOEXEC,
+            )
         };
         let fd = nix::errno::Errno::result(fd)
             .map_err(|source| Error::io(format!("opening a perf event on CPU {cpu}"), source))?;
@@ -233,12 +271,25 @@ impl Buffer {
         // SAFETY: a fresh shared mapping of the event's ring.
         let start = unsafe {
             use nix::sys::mman::{MapFlags, ProtFlags, mmap};
-            mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, event.as_fd(), 0)
+            mmap(
+                None,
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                event.as_fd(),
+                0,
+            )
         };
-        let start = start.map_err(|source| Error::io(format!("mapping the perf ring of CPU {cpu}"), source))?;
+        let start = start
+            .map_err(|source| Error::io(format!("mapping the perf ring of CPU {cpu}"), source))?;
         // SAFETY: the request takes no argument.
         unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_ENABLE, 0) };
-        Ok(Buffer { cpu, event, start: start.cast(), data_bytes: pages * PAGE_BYTES })
+        Ok(Buffer {
+            cpu,
+            event,
+            start: start.cast(),
+            data_bytes: pages * PAGE_BYTES,
+        })
     }
 
     fn control(&self, offset: usize) -> &AtomicU64 {
@@ -247,7 +298,12 @@ impl Buffer {
     }
 
     /// Hands over what is in the ring, at most a bounded number of misses.
-    fn drain(&mut self, scratch: &mut Vec<u8>, lost: &mut u64, handle: &mut dyn FnMut(Miss)) -> usize {
+    fn drain(
+        &mut self,
+        scratch: &mut Vec<u8>,
+        lost: &mut u64,
+        handle: &mut dyn FnMut(Miss),
+    ) -> usize {
         let mut tail = self.control(DATA_TAIL).load(Ordering::Relaxed);
         let head = self.control(DATA_HEAD).load(Ordering::Acquire);
         let mut count = 0;
@@ -318,5 +374,8 @@ fn parse_sample(bytes: &[u8]) -> Option<Miss> {
 
 /// PERF_RECORD_LOST: a 64-bit id, then a 64-bit count.
 fn lost_in(bytes: &[u8]) -> u64 {
-    bytes.get(8..16).and_then(|count| count.try_into().ok()).map_or(0, u64::from_ne_bytes)
+    bytes
+        .get(8..16)
+        .and_then(|count| count.try_into().ok())
+        .map_or(0, u64::from_ne_bytes)
 }

@@ -11,7 +11,11 @@ use weft_datapath::{Datapath, Error, FlowTable, HeldPacket, Kernel};
 
 /// A decision that can be seen from outside: a drop with this reason.
 fn decision(reason: DropReason) -> Slot {
-    Slot { output: Output::Drop as u8, drop_reason: reason as u8, ..Slot::default() }
+    Slot {
+        output: Output::Drop as u8,
+        drop_reason: reason as u8,
+        ..Slot::default()
+    }
 }
 
 const FIRST: DropReason = DropReason::NoRoute;
@@ -54,8 +58,21 @@ fn a_removed_flow_decides_nothing<S: Subject>(subject: &mut S) {
     assert_eq!(subject.decide(1), Some(FIRST));
     let flow = table.remove(subject.datapath(), id, 0).unwrap();
     assert_eq!(subject.decide(1), None);
-    assert_eq!(subject.datapath().published(flow.family, &flow.masked).unwrap(), None);
-    assert_eq!(subject.datapath().read_port(subject::PORT).unwrap().masks_v4, 0);
+    assert_eq!(
+        subject
+            .datapath()
+            .published(flow.family, &flow.masked)
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        subject
+            .datapath()
+            .read_port(subject::PORT)
+            .unwrap()
+            .masks_v4,
+        0
+    );
 }
 
 fn an_idle_flow_goes_and_a_used_one_stays<S: Subject>(subject: &mut S) {
@@ -77,7 +94,16 @@ fn a_full_table_refuses_and_keeps_what_it_has<S: Subject>(subject: &mut S) {
     install(&mut table, subject.datapath(), 1, 32, FIRST).unwrap();
     install(&mut table, subject.datapath(), 2, 32, FIRST).unwrap();
     let refused = install(&mut table, subject.datapath(), 3, 32, SECOND);
-    assert!(matches!(refused, Err(Error::Full { what: "flows", limit: 2 })), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Full {
+                what: "flows",
+                limit: 2
+            })
+        ),
+        "{refused:?}"
+    );
     assert_eq!(subject.decide(1), Some(FIRST));
     assert_eq!(subject.decide(3), None);
 }
@@ -94,15 +120,27 @@ fn a_slot_rests_before_its_next_use<S: Subject>(subject: &mut S) {
     let again = table.reserve(subject.datapath(), &decision(FIRST)).unwrap();
     assert_eq!(again.slot, old.slot);
     assert_ne!(again.generation, old.generation);
-    assert!(table.reserve(subject.datapath(), &decision(FIRST)).unwrap().slot < SLOTS_MAX);
+    assert!(
+        table
+            .reserve(subject.datapath(), &decision(FIRST))
+            .unwrap()
+            .slot
+            < SLOTS_MAX
+    );
 }
 
 fn ports_attach_to_interfaces_that_exist<S: Subject>(subject: &mut S) {
     let missing = subject.datapath().attach_port(7, "weft-none");
-    assert!(matches!(missing, Err(Error::NoInterface(ref name)) if name == "weft-none"), "{missing:?}");
+    assert!(
+        matches!(missing, Err(Error::NoInterface(ref name)) if name == "weft-none"),
+        "{missing:?}"
+    );
     let attachment = subject.datapath().attach_port(7, "lo").unwrap();
     assert_eq!(attachment.ifindex, 1);
-    subject.datapath().detach_port(7, attachment.ifindex).unwrap();
+    subject
+        .datapath()
+        .detach_port(7, attachment.ifindex)
+        .unwrap();
     subject.datapath().attach_port(8, "lo").unwrap();
     assert!(subject.datapath().attach_underlay("weft-none").is_err());
     subject.datapath().attach_underlay("lo").unwrap();
@@ -112,10 +150,16 @@ fn a_packet_can_be_sent_through_a_slot<S: Subject>(subject: &mut S) {
     let mut table = FlowTable::new(0);
     let target = table.reserve(subject.datapath(), &decision(FIRST)).unwrap();
     let packet = HeldPacket::made(frame(1));
-    subject.datapath().inject(target, subject::PORT, &packet).unwrap();
+    subject
+        .datapath()
+        .inject(target, subject::PORT, &packet)
+        .unwrap();
     assert_eq!(subject.injected(FIRST), 1);
     table.retire(subject.datapath(), target, 0);
-    subject.datapath().inject(target, subject::PORT, &packet).unwrap();
+    subject
+        .datapath()
+        .inject(target, subject::PORT, &packet)
+        .unwrap();
     assert_eq!(subject.injected(FIRST), 1);
 }
 
@@ -149,7 +193,10 @@ fn a_second_agent_adopts_the_pinned_state() {
         let config = weft_datapath::KernelConfig { pin };
         let mut first = Kernel::open(&config).unwrap();
         let mut table = FlowTable::new(first.slot_generation());
-        let record = weft_common::PortRecord { generation: 9, ..Default::default() };
+        let record = weft_common::PortRecord {
+            generation: 9,
+            ..Default::default()
+        };
         first.write_port(subject::PORT, &record).unwrap();
         install(&mut table, &mut first, 1, 32, FIRST).unwrap();
         first.attach_port(subject::PORT, "lo").unwrap();
@@ -160,7 +207,9 @@ fn a_second_agent_adopts_the_pinned_state() {
         assert_eq!(second.attach_port(subject::PORT, "lo").unwrap().ifindex, 1);
         assert_eq!(second.clear_flows().unwrap(), 1);
         let mut none = 0;
-        second.poll_misses(Duration::from_millis(1), &mut |_| none += 1).unwrap();
+        second
+            .poll_misses(Duration::from_millis(1), &mut |_| none += 1)
+            .unwrap();
         assert_eq!(none, 0);
         let link = config.pin.join("links/port_1");
         assert!(link.exists());
@@ -168,4 +217,3 @@ fn a_second_agent_adopts_the_pinned_state() {
         assert!(!link.exists());
     });
 }
-

@@ -24,7 +24,9 @@ pub trait Subject {
 /// A UDP packet to 10.0.0.`last`.
 pub fn frame(last: u8) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
-    frame.extend([0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 1, 10, 0, 0, last]);
+    frame.extend([
+        0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 1, 10, 0, 0, last,
+    ]);
     frame.extend([3, 232, 7, 208, 0, 12, 0, 0, 1, 2, 3, 4]);
     frame
 }
@@ -57,7 +59,9 @@ impl Subject for Fake {
 
     fn injected(&mut self, reason: DropReason) -> u64 {
         let slots = self.injected.iter().filter_map(|injected| injected.slot);
-        slots.filter(|slot| slot.drop_reason == reason as u8).count() as u64
+        slots
+            .filter(|slot| slot.drop_reason == reason as u8)
+            .count() as u64
     }
 }
 
@@ -71,10 +75,20 @@ impl Subject for Kernel {
     fn decide(&mut self, last: u8) -> Option<DropReason> {
         let before = self.drops(PORT).unwrap();
         let frame = frame(last);
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
-        self.programs().program("from_port").unwrap().test_run(options).unwrap();
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::new()
+        };
+        self.programs()
+            .program("from_port")
+            .unwrap()
+            .test_run(options)
+            .unwrap();
         let after = self.drops(PORT).unwrap();
-        after.into_iter().find(|count| !before.contains(count)).map(|(reason, _)| reason)
+        after
+            .into_iter()
+            .find(|count| !before.contains(count))
+            .map(|(reason, _)| reason)
     }
 
     fn injected(&mut self, reason: DropReason) -> u64 {
@@ -82,7 +96,10 @@ impl Subject for Kernel {
         let end = Instant::now() + Duration::from_secs(1);
         loop {
             let drops = self.drops(PORT).unwrap();
-            let count = drops.iter().find(|(found, _)| *found == reason).map_or(0, |(_, count)| *count);
+            let count = drops
+                .iter()
+                .find(|(found, _)| *found == reason)
+                .map_or(0, |(_, count)| *count);
             if count > 0 || Instant::now() > end {
                 return count;
             }
@@ -100,7 +117,11 @@ pub fn fake() -> Fake {
 }
 
 fn bind(datapath: &mut impl Datapath, ifindex: u32) {
-    let record = PortRecord { kind: PortKind::Port as u8, ifindex, ..PortRecord::default() };
+    let record = PortRecord {
+        kind: PortKind::Port as u8,
+        ifindex,
+        ..PortRecord::default()
+    };
     datapath.write_port(PORT, &record).unwrap();
 }
 
@@ -108,7 +129,10 @@ fn bind(datapath: &mut impl Datapath, ifindex: u32) {
 pub fn pin(name: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    PathBuf::from(format!("/sys/fs/bpf/weft/{:04x}-{name}{number}", std::process::id() & 0xffff))
+    PathBuf::from(format!(
+        "/sys/fs/bpf/weft/{:04x}-{name}{number}",
+        std::process::id() & 0xffff
+    ))
 }
 
 /// Runs a test in a network namespace of its own and removes its pins, also after a panic.

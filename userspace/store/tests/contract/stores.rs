@@ -67,7 +67,11 @@ impl Rig {
 
     /// Stops the server of a remote store, connections and all.
     pub async fn stop(&mut self) {
-        self.server.take().unwrap().shutdown_background();
+        let server = self.server.take().unwrap();
+        let limit = std::time::Duration::from_secs(5);
+        tokio::task::spawn_blocking(move || server.shutdown_timeout(limit))
+            .await
+            .unwrap();
     }
 
     /// Starts it again, on the same file.
