@@ -9,9 +9,9 @@ use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_FIXED_GSO,
 };
 use aya_ebpf::helpers::{
-    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_vlan_pop,
 };
-use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, protocol};
+use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, protocol};
 use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
 use weft_common::port::PortKind;
 use weft_common::tunnel::{
@@ -33,6 +33,8 @@ const OUTER_L3_LEN: u32 = (ENCAP_LEN - ETHERNET_LEN) as u32;
 const IP_OFFSET: usize = ETHERNET_LEN;
 const GRE_OFFSET: usize = IP_OFFSET + 20;
 const INNER_OFFSET: usize = ENCAP_LEN;
+/// Bytes of an 802.1Q tag.
+const TAG_LEN: usize = 4;
 
 /// Whether this is a tunnel packet of ours, and for whom.
 ///
@@ -194,6 +196,9 @@ pub fn encapsulate(packet: &mut Packet) -> Option<Room> {
     let length = packet.length() + OUTER_L3_LEN;
     let outer_length = if length > 0xffff { 0 } else { length as u16 };
     let inner = packet.read::<ETHERNET_LEN>(0)?;
+    if let Some(tci) = packet.vlan_tci() {
+        return encapsulate_tagged(packet, inner, tci);
+    }
     let network = packet.key.head.network() as u8;
     if network == Network::Ipv4 as u8 || network == Network::Ipv6 as u8 {
         // SAFETY: the helper checks length and layout.
@@ -213,6 +218,34 @@ pub fn encapsulate(packet: &mut Packet) -> Option<Room> {
     if unsafe { bpf_skb_change_head(packet.skb(), ENCAP_LEN as u32, 0) } != 0 {
         return None;
     }
+    Some(Room {
+        outer_length,
+        has_network_header: false,
+    })
+}
+
+/// A tag that the kernel took out of the frame goes back into it: left in the packet's metadata, it would come
+/// out in front of the outer header.
+#[inline(always)]
+fn encapsulate_tagged(packet: &mut Packet, inner: [u8; ETHERNET_LEN], tci: u16) -> Option<Room> {
+    let length = packet.length() + TAG_LEN as u32 + OUTER_L3_LEN;
+    let outer_length = if length > 0xffff { 0 } else { length as u16 };
+    // SAFETY: plain numbers; the helpers check the length.
+    let result = unsafe {
+        bpf_skb_vlan_pop(packet.skb());
+        bpf_skb_change_head(packet.skb(), (ENCAP_LEN + TAG_LEN) as u32, 0)
+    };
+    if result != 0 {
+        return None;
+    }
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = inner;
+    packet.write(
+        INNER_OFFSET,
+        [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5],
+    )?;
+    let [p0, p1] = ETHERTYPE_VLAN.to_be_bytes();
+    let [t0, t1] = tci.to_be_bytes();
+    packet.write(INNER_OFFSET + 12, [p0, p1, t0, t1])?;
     Some(Room {
         outer_length,
         has_network_header: false,

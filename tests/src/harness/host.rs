@@ -215,7 +215,9 @@ impl Host {
             .arg("--config")
             .arg(self.config_path())
             .args(arguments);
-        command.env("RUST_BACKTRACE", "1").env("RUST_LIB_BACKTRACE", "0");
+        command
+            .env("RUST_BACKTRACE", "1")
+            .env("RUST_LIB_BACKTRACE", "0");
         Ok(command)
     }
 

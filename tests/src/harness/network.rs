@@ -115,7 +115,10 @@ impl Network {
     /// the store.
     pub fn build(id: &RunId, underlay: Underlay, hosts: u8, watching: bool) -> Result<Network> {
         fs::create_dir_all(id.folder().join("pcap"))?;
-        fs::write(token_file(&id.folder()), format!("weft-tests-token-of-run-{id}\n"))?;
+        fs::write(
+            token_file(&id.folder()),
+            format!("weft-tests-token-of-run-{id}\n"),
+        )?;
         let middle = Namespace::create(id, "r")?;
         let mut network = Network {
             id: id.clone(),

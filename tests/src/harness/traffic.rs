@@ -14,8 +14,8 @@ use super::process::{Background, run};
 
 /// Payload bytes that fit into one IPv4 fragment of an interface with MTU 1500.
 const FRAGMENT_PAYLOAD: u32 = 1480;
-/// A sender's and a receiver's buffer at their largest (tcp_wmem, tcp_rmem).
-const TCP_BUFFERS_BYTES: u64 = 10 << 20;
+/// A sender's and a receiver's buffer at their largest (tcp_wmem, tcp_rmem of Linux 6.18).
+const TCP_BUFFERS_BYTES: u64 = (4 + 32) << 20;
 /// iperf3 starts and connects within 0.1 s.
 const IPERF_START_LIMIT: Duration = Duration::from_secs(5);
 /// What iperf3 may take beyond the time or the bytes it was given.

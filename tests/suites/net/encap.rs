@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use etherparse::ArpOperation;
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
+use weft_tests::harness::network::Workload;
 use weft_tests::harness::packet::{GRE_ETHERNET, Gre};
 use weft_tests::harness::socket::PacketSocket;
-use weft_tests::harness::{Builder, Capture, Mac, Network, Ping, Run, Topology, wait};
+use weft_tests::harness::{Builder, Capture, Iperf, Load, Mac, Network, Ping, Run, Topology, wait};
 use weft_tests::scenario;
 
 const H1: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 1);
@@ -147,6 +148,64 @@ fn a_gateway_that_changes_its_mac_costs_one_ping_at_most(run: &mut Run) -> Resul
         result.text
     );
     Ok(())
+}
+
+#[scenario]
+fn a_packet_out_of_a_tunnel_can_go_into_the_next(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology().port("web/web-3", "h1", "10.0.3.11/24"))?;
+    // web-2 on the other host routes between web-1's and web-3's subnets, out of the interface by which it came.
+    let (one, middle, other) = (
+        net.workload("web-1")?,
+        net.workload("web-2")?,
+        net.workload("web-3")?,
+    );
+    let pair = (one.address()?, other.address()?);
+    middle
+        .judge()
+        .expect("what web-2 forwards", u64::MAX, move |frame| {
+            frame.ipv4().is_some_and(|(source, destination, _)| {
+                (source, destination) == pair || (destination, source) == pair
+            })
+        });
+    middle.namespace()?.sysctl("net/ipv4/ip_forward", "1")?;
+    middle
+        .namespace()?
+        .sysctl("net/ipv4/conf/all/send_redirects", "0")?;
+    middle
+        .namespace()?
+        .sysctl("net/ipv4/conf/net0/send_redirects", "0")?;
+    middle.namespace()?.ip(&[
+        "addr add 10.0.3.1/24 dev net0".to_string(),
+        neighbour(other)?,
+    ])?;
+    let gateway = format!("neigh add 10.0.3.1 lladdr {} dev net0", middle.mac());
+    other
+        .namespace()?
+        .ip(&[gateway, "route add default via 10.0.3.1".into()])?;
+    one.namespace()?
+        .ip(&["route add 10.0.3.0/24 via 10.0.1.12"])?;
+    net.ping("web-1", "web-3")?;
+    net.ping("web-3", "web-1")?;
+    let load = Load::TcpBytes(64 << 20);
+    net.iperf(
+        "web-1",
+        "web-3",
+        Iperf {
+            load,
+            reverse: false,
+        },
+    )?
+    .carried(64 << 20)
+}
+
+/// The `ip` command that makes a workload known to another one without ARP.
+fn neighbour(workload: &Workload) -> Result<String> {
+    Ok(format!(
+        "neigh add {} lladdr {} dev net0",
+        workload.address()?,
+        workload.mac()
+    ))
 }
 
 /// The other router of a pair takes over h1's gateway address: another MAC, and gratuitous ARP of both kinds

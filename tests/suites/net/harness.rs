@@ -127,9 +127,9 @@ fn hosts_reach_each_other_over_the_switch(run: &mut Run) -> Result<()> {
 fn iperf3_counts_bytes(run: &mut Run) -> Result<()> {
     let net = plain_bridge(run, &two_workloads())?;
     for reverse in [false, true] {
-        let load = Load::TcpBytes(16 << 20);
+        let load = Load::TcpBytes(64 << 20);
         let tcp = net.iperf("a-1", "a-2", Iperf { load, reverse })?;
-        tcp.carried(16 << 20)?;
+        tcp.carried(64 << 20)?;
         let load = Load::Udp {
             bytes: 4 << 20,
             rate: 100_000_000,

@@ -44,6 +44,9 @@ use weft_vnet::{
 /// This host's id while the topology doesn't name it.
 const NO_HOST: HostId = HostId(uuid::Uuid::nil());
 
+/// A question to the engine; whoever asks gets the answer by its own means.
+pub type Question<D> = Box<dyn FnOnce(&mut Engine<D>) + Send>;
+
 /// What other threads tell the packet thread.
 pub enum Message<D> {
     /// The topology is now this, and ports are live there.
@@ -55,7 +58,7 @@ pub enum Message<D> {
     /// The store can, or can't, be reached.
     Store(StoreHealth),
     /// A question, answered by whoever made the closure.
-    Ask(Box<dyn FnOnce(&mut Engine<D>) + Send>),
+    Ask(Question<D>),
 }
 
 /// What the engine is told at its start.
@@ -97,6 +100,9 @@ pub struct Engine<D> {
     drops: BTreeMap<(Option<PortId>, DropReason), u64>,
     misses: u64,
     has_topology: bool,
+    has_network: bool,
+    /// Whether what an earlier agent left has been gone through. Until then its flows go on forwarding.
+    is_ready: bool,
     started: Instant,
 }
 
@@ -142,6 +148,8 @@ impl<D: Datapath> Engine<D> {
             drops: BTreeMap::new(),
             misses: 0,
             has_topology: false,
+            has_network: false,
+            is_ready: false,
             started: Instant::now(),
         }
     }
@@ -198,6 +206,7 @@ impl<D: Datapath> Engine<D> {
 
     fn take_network(&mut self, network: HostNetwork) {
         self.network = network;
+        self.has_network = true;
         let mut dirty = BTreeSet::new();
         self.reconcile(&mut dirty);
         self.redecide(&dirty);
@@ -207,16 +216,32 @@ impl<D: Datapath> Engine<D> {
     /// Brings the kernel's records in line with the topology and the host's network. What moved is added to
     /// `dirty`.
     fn reconcile(&mut self, dirty: &mut BTreeSet<Tag>) {
+        if !self.has_topology || !self.has_network {
+            return;
+        }
+        if !self.is_ready {
+            self.forget_earlier_flows();
+        }
         self.reconcile_underlay(dirty);
         self.reconcile_ports(dirty);
         self.reconcile_floods(dirty);
+        if !self.is_ready {
+            self.forget_earlier_ports();
+            self.is_ready = true;
+        }
     }
 
     fn take_state(&mut self, changes: Vec<StateChange>) {
         let mut dirty = BTreeSet::new();
         for change in changes {
             let tag = match change {
-                StateChange::Put(owned) => self.state.apply(&owned.entry),
+                StateChange::Put(owned) => {
+                    if owned.owner != self.host_name {
+                        // Another host has learned it since: what this one said is no longer its own.
+                        self.published.remove(&owned.entry.key());
+                    }
+                    self.state.apply(&owned.entry)
+                }
                 StateChange::Remove(owned) => self.state.remove(&owned.entry),
             };
             dirty.extend(tag);

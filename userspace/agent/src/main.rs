@@ -114,14 +114,7 @@ fn open_engine(
     updates: mpsc::UnboundedSender<weft_api::StateUpdate>,
     remotes: watch::Sender<Vec<std::net::Ipv4Addr>>,
 ) -> anyhow::Result<Engine<Kernel>> {
-    let mut kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
-    let forgotten = kernel.clear_flows()?;
-    if forgotten > 0 {
-        tracing::info!(
-            flows = forgotten,
-            "flows of an earlier weftd are decided anew"
-        );
-    }
+    let kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
     let table = FlowTable::new(kernel.slot_generation());
     let ports = PortTable::new(
         |index| {

@@ -143,6 +143,7 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         let old = std::mem::take(&mut self.state);
         let mut changes: Vec<StateChange> = Vec::new();
         for owned in contents.state {
+            self.give_up(&owned);
             changes.push(StateChange::Put(owned.clone()));
             self.state.insert(owned.entry.key(), owned);
         }
@@ -172,7 +173,10 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         is_topology |= !activity.is_empty();
         for change in activity.iter().chain(&learned) {
             match change {
-                StateChange::Put(owned) => self.state.insert(owned.entry.key(), owned.clone()),
+                StateChange::Put(owned) => {
+                    self.give_up(owned);
+                    self.state.insert(owned.entry.key(), owned.clone())
+                }
                 StateChange::Remove(owned) => self.state.remove(&owned.entry.key()),
             };
         }
@@ -186,6 +190,13 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             (self.send)(Message::State(learned));
         }
         Ok(())
+    }
+
+    /// What another host says now is no longer said again by this one.
+    fn give_up(&mut self, owned: &OwnedState) {
+        if owned.owner != self.host {
+            self.own.remove(&owned.entry.key());
+        }
     }
 
     fn send_topology(&self) {

@@ -111,6 +111,13 @@ impl Datapath for Fake {
         Ok(())
     }
 
+    fn clear_flows(&mut self) -> Result<usize, Error> {
+        let flows = self.megaflows.len();
+        self.megaflows.clear();
+        self.masks.clear();
+        Ok(flows)
+    }
+
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
         Ok(self.megaflows.get(&(family, *masked)).copied())
     }
@@ -145,6 +152,12 @@ impl Datapath for Fake {
             Some(peer) => self.remote_hosts.insert(address, peer),
             None => self.remote_hosts.remove(&address),
         };
+        Ok(())
+    }
+
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+        self.remote_hosts
+            .retain(|address, _| keep.contains(address));
         Ok(())
     }
 

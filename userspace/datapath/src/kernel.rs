@@ -92,11 +92,6 @@ impl Kernel {
         self.maps.slots.generation_max()
     }
 
-    /// Removes all flows that an earlier agent left: their decisions' reasons are unknown to this one.
-    pub fn clear_flows(&mut self) -> Result<usize, Error> {
-        self.maps.clear_flows()
-    }
-
     /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
     pub fn unpin_all(pin: &std::path::Path) -> Result<(), Error> {
         bpffs::remove(pin)
@@ -133,6 +128,10 @@ impl Datapath for Kernel {
         self.maps.withdraw(family, masked)
     }
 
+    fn clear_flows(&mut self) -> Result<usize, Error> {
+        self.maps.clear_flows()
+    }
+
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
         self.maps.published(family, masked)
     }
@@ -155,6 +154,10 @@ impl Datapath for Kernel {
 
     fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
         self.maps.set_remote_host(address, peer)
+    }
+
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+        self.maps.keep_remote_hosts(keep)
     }
 
     fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {

@@ -93,6 +93,8 @@ pub trait Datapath {
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error>;
     /// Withdraws a masked key; one that isn't there is no error.
     fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error>;
+    /// Withdraws every key and mask, whoever published them. Returns how many keys there were.
+    fn clear_flows(&mut self) -> Result<usize, Error>;
     /// The slot that is published for a masked key.
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error>;
     /// Writes a port or flood-set record.
@@ -105,6 +107,8 @@ pub trait Datapath {
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error>;
     /// Accepts, or refuses again, tunnel packets from a remote address.
     fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error>;
+    /// Refuses tunnel packets from all remote addresses but these.
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error>;
     /// Receives, or no longer, tunnel packets to an own address.
     fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error>;
     /// Attaches `from_port` to an interface and makes it the port's; the interface must exist.

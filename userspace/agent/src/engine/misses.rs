@@ -65,7 +65,7 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(Some(port), reason),
         };
-        if !self.has_topology {
+        if !self.is_ready {
             return self.count_drop(Some(port), DropReason::NoTopology);
         }
         let is_flow_miss = reason == MissReason::NoFlow as u8;

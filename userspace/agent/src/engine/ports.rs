@@ -3,6 +3,7 @@
 
 use super::Engine;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use weft_common::limits::PORTS_MAX;
 use weft_common::port::{PortKind, PortRecord};
 use weft_common::{DropReason, TunnelKey};
 use weft_datapath::{Attachment, Datapath, Error, PortTable};
@@ -27,8 +28,6 @@ pub struct Ports {
     by_index: HashMap<u16, PortId>,
     /// Gives out keys.
     pub table: PortTable,
-    /// Whether links that an earlier agent left have been gone through.
-    is_swept: bool,
     /// Underlay interfaces, with the index at which each was attached.
     pub underlay: BTreeMap<String, Option<u32>>,
 }
@@ -44,7 +43,6 @@ impl Ports {
             bound: BTreeMap::new(),
             by_index: HashMap::new(),
             table,
-            is_swept: false,
             underlay,
         }
     }
@@ -94,19 +92,53 @@ impl<D: Datapath> Engine<D> {
                 self.bind(port);
             }
         }
-        if self.has_topology && !self.ports.is_swept {
-            // The first topology shows which of an earlier agent's links are still wanted.
-            let keep = self
-                .ports
-                .bound
-                .values()
-                .map(|bound| bound.key.index)
-                .collect();
-            self.datapath.detach_other_ports(&keep);
-            self.ports.is_swept = true;
-        }
         for port in wanted.into_values() {
             self.follow_interface(port, dirty);
+        }
+    }
+
+    /// Flows of an earlier agent go: this one doesn't know their reasons. Their packets come up and are decided.
+    pub(super) fn forget_earlier_flows(&mut self) {
+        match self.datapath.clear_flows() {
+            Ok(0) => {}
+            Ok(flows) => tracing::info!(flows, "flows of an earlier weftd are decided anew"),
+            Err(error) => tracing::error!(%error, "flows of an earlier weftd stay"),
+        }
+    }
+
+    /// Links and records of an earlier agent go where the topology no longer has their port.
+    pub(super) fn forget_earlier_ports(&mut self) {
+        let mut keep: BTreeSet<u16> = self
+            .ports
+            .bound
+            .values()
+            .map(|bound| bound.key.index)
+            .collect();
+        self.datapath.detach_other_ports(&keep);
+        keep.extend(self.floods.key_indices());
+        for index in (1..PORTS_MAX as u16).filter(|index| !keep.contains(index)) {
+            let Ok(record) = self.datapath.read_port(index) else {
+                continue;
+            };
+            if record.kind != PortKind::Free as u8 {
+                let generation = record.generation;
+                self.write_record(
+                    index,
+                    &PortRecord {
+                        generation,
+                        ..PortRecord::default()
+                    },
+                );
+            }
+        }
+        let remotes = self
+            .peers
+            .hosts
+            .values()
+            .map(|remote| remote.address.octets())
+            .collect();
+        if let Err(error) = self.datapath.keep_remote_hosts(&remotes) {
+            tracing::error!(%error, "hosts of an earlier topology stay");
         }
     }
 

@@ -4,6 +4,7 @@ use crate::kernel::load::Programs;
 use crate::kernel::mmap::{Counters, SlotArrays};
 use crate::{Error, Family};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use weft_common::flood::FloodList;
 use weft_common::limits::{INTERFACES_MAX, MASKS_MAX};
@@ -212,6 +213,14 @@ impl Maps {
             ),
             None => remove("remote_hosts", &mut self.remote_hosts, address),
         }
+    }
+
+    pub fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+        let found: Vec<[u8; 4]> = self.remote_hosts.keys().flatten().collect();
+        found
+            .into_iter()
+            .filter(|address| !keep.contains(address))
+            .try_for_each(|address| self.set_remote_host(address, None))
     }
 
     pub fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {

@@ -44,7 +44,9 @@ async fn a_watch_goes_on_over_a_restart_and_misses_nothing() {
         .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     assert!(
-        error.to_string().contains("the socket is left from a weftd"),
+        error
+            .to_string()
+            .contains("the socket is left from a weftd"),
         "{error}"
     );
     rig.start().await;
