@@ -8,6 +8,7 @@ mod bridge;
 mod demo;
 mod encap;
 mod harness;
+mod offload;
 mod restart;
 mod router;
 mod store;
