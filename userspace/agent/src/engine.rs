@@ -219,6 +219,10 @@ impl<D: Datapath> Engine<D> {
         if !self.has_topology || !self.has_network {
             return;
         }
+        let is_whole = self.ask_for_paths();
+        if !self.is_ready && !is_whole {
+            return;
+        }
         if !self.is_ready {
             self.forget_earlier_flows();
         }

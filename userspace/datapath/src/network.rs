@@ -58,6 +58,8 @@ pub struct Path {
 pub struct HostNetwork {
     /// Interfaces by name.
     pub links: HashMap<String, Link>,
+    /// The hosts that ways were looked for to.
+    pub asked: Vec<Ipv4Addr>,
     /// Ways to those of the wanted hosts that have a route.
     pub paths: HashMap<Ipv4Addr, Path>,
 }
@@ -126,7 +128,11 @@ async fn look(handle: &Handle, wanted: &[Ipv4Addr]) -> Result<HostNetwork, rtnet
             paths.insert(*remote, path);
         }
     }
-    Ok(HostNetwork { links, paths })
+    Ok(HostNetwork {
+        links,
+        asked: wanted.to_vec(),
+        paths,
+    })
 }
 
 fn link_of(message: &LinkMessage) -> Option<(String, Link)> {

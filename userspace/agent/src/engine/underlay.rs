@@ -57,12 +57,7 @@ impl<D: Datapath> Engine<D> {
             .get(&self.host)
             .and_then(|host| host.zones.get(ZONE).copied());
         self.set_own_address(own);
-        let wanted: BTreeMap<HostId, Ipv4Addr> = model
-            .hosts
-            .values()
-            .filter(|host| host.id != self.host)
-            .filter_map(|host| Some((host.id, *host.zones.get(ZONE)?)))
-            .collect();
+        let wanted = self.remote_addresses();
         let gone: Vec<HostId> = self
             .peers
             .hosts
@@ -77,12 +72,28 @@ impl<D: Datapath> Engine<D> {
             self.add_peer(*id, *address);
             self.refresh_peer(*id, own, dirty);
         }
-        let addresses: Vec<Ipv4Addr> = wanted.into_values().collect();
+    }
+
+    /// Has the host's network looked at for ways to the topology's hosts. Returns whether the last look was
+    /// for all of them.
+    pub(super) fn ask_for_paths(&self) -> bool {
+        let addresses: Vec<Ipv4Addr> = self.remote_addresses().into_values().collect();
+        let asked = &self.network.asked;
+        let is_whole = addresses.iter().all(|address| asked.contains(address));
         self.remotes.send_if_modified(|remotes| {
             let is_new = *remotes != addresses;
             *remotes = addresses;
             is_new
         });
+        is_whole
+    }
+
+    fn remote_addresses(&self) -> BTreeMap<HostId, Ipv4Addr> {
+        let hosts = self.snapshot.model().hosts.values();
+        hosts
+            .filter(|host| host.id != self.host)
+            .filter_map(|host| Some((host.id, *host.zones.get(ZONE)?)))
+            .collect()
     }
 
     fn attach_underlay_interfaces(&mut self) {
