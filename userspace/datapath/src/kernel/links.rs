@@ -127,6 +127,7 @@ impl Links {
 
     fn unpin(&mut self, name: &str) -> Result<(), Error> {
         let path = self.folder.join(name);
+        detach_pin(&path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("removing {}", path.display()), error))
@@ -154,46 +155,59 @@ fn attach_tcx(
         .map_err(|error| Error::program(what(), &error))
 }
 
-/// Interface of a pinned TCX link; none when the kernel detached it because the interface went.
-fn ifindex_of_pin(path: &Path) -> Option<u32> {
+/// Opens a pinned object.
+fn open_pin(path: &Path) -> Option<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let get = ObjectGet {
         pathname: path.as_ptr() as u64,
         ..ObjectGet::default()
     };
-    // SAFETY: `get` is the part of `union bpf_attr` that BPF_OBJ_GET reads, and the path outlives the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET,
-            &raw const get,
-            size_of::<ObjectGet>(),
-        )
-    };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the kernel just gave us this descriptor.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = i32::try_from(bpf(BPF_OBJ_GET, &get)).ok()?;
+    // SAFETY: a descriptor that isn't negative was just given to us by the kernel.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Interface of a pinned TCX link; none when the kernel detached it because the interface went.
+fn ifindex_of_pin(path: &Path) -> Option<u32> {
+    let fd = open_pin(path)?;
     let mut info = TcxLinkInfo::default();
     let ask = InfoByFd {
         fd: fd.as_raw_fd() as u32,
         length: size_of::<TcxLinkInfo>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: `ask` is what BPF_OBJ_GET_INFO_BY_FD reads; it writes at most `length` bytes to `info`.
-    let result = unsafe {
+    (bpf(BPF_OBJ_GET_INFO_BY_FD, &ask) == 0 && info.ifindex != 0).then_some(info.ifindex)
+}
+
+/// Detaches a pinned link at once. Removing its pin would do so some time later, and until then the same
+/// program can't be attached to that interface again.
+fn detach_pin(path: &Path) {
+    if let Some(fd) = open_pin(path) {
+        let detach = LinkDetach {
+            fd: fd.as_raw_fd() as u32,
+        };
+        // Refused for a link whose interface is gone: it is detached already.
+        bpf(BPF_LINK_DETACH, &detach);
+    }
+}
+
+/// The system call `bpf`, with the part of `union bpf_attr` that the command reads.
+fn bpf<T>(command: i32, attributes: &T) -> i64 {
+    // SAFETY: the callers pass what their command reads, and every pointer in it outlives the call.
+    unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_OBJ_GET_INFO_BY_FD,
-            &raw const ask,
-            size_of::<InfoByFd>(),
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
         )
-    };
-    (result == 0 && info.ifindex != 0).then_some(info.ifindex)
+    }
 }
 
 /// `enum bpf_cmd` of linux/bpf.h.
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_LINK_DETACH: i32 = 34;
 
 /// What BPF_OBJ_GET reads of `union bpf_attr`.
 #[derive(Default)]
@@ -202,6 +216,12 @@ struct ObjectGet {
     pathname: u64,
     fd: u32,
     flags: u32,
+}
+
+/// What BPF_LINK_DETACH reads of `union bpf_attr`.
+#[repr(C)]
+struct LinkDetach {
+    fd: u32,
 }
 
 /// What BPF_OBJ_GET_INFO_BY_FD reads of `union bpf_attr`.
