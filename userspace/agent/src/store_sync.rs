@@ -70,6 +70,7 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
     /// Follows the store until the agent stops.
     pub async fn run(mut self) {
         let mut pause = RETRY_FIRST;
+        self.report(false, None);
         loop {
             let problem = match self.follow().await {
                 Ok(()) => return,

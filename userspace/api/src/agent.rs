@@ -77,7 +77,9 @@ pub enum PortState {
     Active,
     /// Bound on this host, but its interface doesn't exist yet.
     Waiting,
-    /// Bound nowhere (interior ports, too).
+    /// Joined with another device's port.
+    Interior,
+    /// Bound nowhere.
     #[default]
     Unbound,
     /// Set down by its administrator.
@@ -92,6 +94,7 @@ impl PortState {
         match self {
             PortState::Active => "active",
             PortState::Waiting => "waiting",
+            PortState::Interior => "interior",
             PortState::Unbound => "unbound",
             PortState::Down => "down",
             PortState::Remote => "remote",

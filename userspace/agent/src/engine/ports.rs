@@ -198,6 +198,14 @@ impl<D: Datapath> Engine<D> {
         if !port.admin_up {
             return self.go_down(port.id, Some("administratively down"), dirty);
         }
+        if self.ports.underlay.contains_key(&interface) {
+            // The host's own traffic passes there.
+            return self.go_down(
+                port.id,
+                Some("its interface is an underlay interface"),
+                dirty,
+            );
+        }
         let Some(ifindex) = present else {
             return self.go_down(port.id, Some("its interface doesn't exist"), dirty);
         };

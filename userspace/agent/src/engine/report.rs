@@ -97,6 +97,7 @@ impl<D: Datapath> Engine<D> {
         let counters = counters.and_then(Result::ok).unwrap_or_default();
         let state = match (&port.binding, bound) {
             _ if !port.admin_up => PortState::Down,
+            (None, _) if port.peer.is_some() => PortState::Interior,
             (None, _) => PortState::Unbound,
             (Some(_), Some(bound)) if bound.attachment.is_some() => PortState::Active,
             (Some(binding), _) if binding.host == self.host => PortState::Waiting,

@@ -3,7 +3,8 @@
 
 use super::Engine;
 use weft_api::{TraceEgress, TraceRequest, TraceResponse, TraceStep};
-use weft_common::TunnelKey;
+use weft_common::slot::Output;
+use weft_common::{DropReason, Slot, TunnelKey};
 use weft_datapath::Datapath;
 use weft_vnet::{
     Entry, Outcome, Packet, PortId, Step, Verdict, compile, describe_match_on, frame_for, simulate,
@@ -63,7 +64,7 @@ impl<D: Datapath> Engine<D> {
         let mut whole = packet.key;
         whole.head.mask_id = 0;
         let slot = compile(&outcome, &self.snapshot, self.host, &self.placement);
-        let (verdict, reason, cause) = self.verdict_in_words(&outcome);
+        let (verdict, reason, cause) = self.verdict_in_words(&outcome, &slot);
         Ok(TraceResponse {
             frame: describe_match_on(&whole, &full_mask(), &self.snapshot, self.host),
             steps: steps
@@ -89,8 +90,23 @@ impl<D: Datapath> Engine<D> {
         })
     }
 
-    fn verdict_in_words(&self, outcome: &Outcome) -> (String, Option<String>, Option<String>) {
+    /// How it ends: where the decision sends the packet, or why that place can't be reached from here.
+    fn verdict_in_words(
+        &self,
+        outcome: &Outcome,
+        slot: &Slot,
+    ) -> (String, Option<String>, Option<String>) {
+        let is_lost = slot.output == Output::Drop as u8;
+        let lost = DropReason::from_number(slot.drop_reason).filter(|_| is_lost);
         match &outcome.verdict {
+            Verdict::Deliver(port) if let Some(reason) = lost => {
+                let (name, path) = (reason.name(), self.path(*port));
+                let text = format!(
+                    "dropped on the way to {path}: {} ({name})",
+                    reason.explanation().trim()
+                );
+                (text, Some(name.to_owned()), Some(format!("port {path}")))
+            }
             Verdict::Deliver(port) => (format!("delivered to {}", self.path(*port)), None, None),
             Verdict::Flood { domain } => {
                 let bridge = self.snapshot.model().bridge_name(*domain);
