@@ -68,6 +68,7 @@ impl Maps {
             slots: SlotArrays::open(
                 programs.take_map("slots")?,
                 programs.take_map("slot_stats")?,
+                programs.take_map("cache")?,
             )?,
             masks_v4: typed(programs, "masks_v4")?,
             masks_v6: typed(programs, "masks_v6")?,
@@ -174,7 +175,7 @@ impl Maps {
         }
     }
 
-    /// Removes every flow and mask set; returns how many flows there were.
+    /// Removes every flow, mask and decision; returns how many flows there were.
     pub fn clear_flows(&mut self) -> Result<usize, Error> {
         let v4: Vec<[u8; 32]> = self.megaflows_v4.keys().flatten().collect();
         let v6: Vec<[u8; 64]> = self.megaflows_v6.keys().flatten().collect();
@@ -188,6 +189,7 @@ impl Maps {
             self.write_mask(Family::V4, number, &FlowKey::default())?;
             self.write_mask(Family::V6, number, &FlowKey::default())?;
         }
+        self.slots.clear();
         Ok(v4.len() + v6.len())
     }
 

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use weft_common::drop::{COUNTERS_PER_CPU, DropReason, counter_index};
 use weft_common::limits::{PORTS_MAX, SLOTS_MAX};
 use weft_common::port::PortCounters;
+use weft_common::slot::CacheEntry;
 use weft_common::{Slot, SlotStats};
+use zerocopy::FromZeros;
 
 /// A mapped array of `T`.
 struct Mapped<T> {
@@ -76,17 +78,19 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
-/// The slot array and the use of each slot on each CPU.
+/// The slot array, the use of each slot on each CPU, and the microflow caches that refer to slots.
 pub struct SlotArrays {
     slots: Mapped<Slot>,
+    cache: Mapped<CacheEntry>,
     stats: Mapped<SlotStats>,
 }
 
 impl SlotArrays {
-    /// Maps both.
-    pub fn open(slots: Map, stats: Map) -> Result<SlotArrays, Error> {
+    /// Maps all three.
+    pub fn open(slots: Map, stats: Map, cache: Map) -> Result<SlotArrays, Error> {
         Ok(SlotArrays {
             slots: Mapped::open(slots, "slots")?,
+            cache: Mapped::open(cache, "cache")?,
             stats: Mapped::open(stats, "slot_stats")?,
         })
     }
@@ -110,6 +114,25 @@ impl SlotArrays {
             generation.store(slot.generation, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Takes every decision away, and every reference to one: cached packets come up again, and a generation
+    /// that is given out later is in no cache.
+    pub fn clear(&mut self) {
+        for index in 0..self.slots.length {
+            if let Some(at) = self.slots.at(index) {
+                // SAFETY: a checked pointer; the generation is the record's first field, aligned.
+                unsafe { (*at.cast::<AtomicU32>()).store(0, Ordering::Release) };
+            }
+        }
+        fence(Ordering::SeqCst);
+        for index in 0..self.cache.length {
+            if let Some(at) = self.cache.at(index) {
+                // The key goes, too: no packet has that of all zeros.
+                // SAFETY: a checked pointer; a program that fills the entry at the same time has looked up anew.
+                unsafe { at.write_volatile(CacheEntry::new_zeroed()) };
+            }
+        }
     }
 
     /// Highest generation in any slot.

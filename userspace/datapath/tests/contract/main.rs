@@ -205,12 +205,15 @@ fn a_second_agent_adopts_the_pinned_state() {
         assert_eq!(second.read_port(subject::PORT).unwrap().generation, 9);
         assert_eq!(second.slot_generation(), 1);
         assert_eq!(second.attach_port(subject::PORT, "lo").unwrap().ifindex, 1);
+        // Cached by now: the decision must go with the flow, not only with its next lookup.
+        assert_eq!(second.decide(1), Some(FIRST));
         assert_eq!(second.clear_flows().unwrap(), 1);
-        let mut none = 0;
+        assert_eq!(second.decide(1), None);
+        let mut misses = 0;
         second
-            .poll_misses(Duration::from_millis(1), &mut |_| none += 1)
+            .poll_misses(Duration::from_millis(20), &mut |_| misses += 1)
             .unwrap();
-        assert_eq!(none, 0);
+        assert_eq!(misses, 1);
         let link = config.pin.join("links/port_1");
         assert!(link.exists());
         second.detach_other_ports(&std::collections::BTreeSet::new());
