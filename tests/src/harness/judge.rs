@@ -54,7 +54,10 @@ impl Declared {
 
 impl fmt::Debug for Declared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({} of {})", self.what, self.seen(), self.at_most)
+        match self.at_most {
+            u64::MAX => write!(out, "{} ({})", self.what, self.seen()),
+            at_most => write!(out, "{} ({} of {at_most})", self.what, self.seen()),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::run_id::RunId;
 use super::socket::PacketSocket;
 use super::tap::{Station, Tap};
 use super::topology::{PortSpec, Topology, WorkloadKind, hosts_yaml};
-use super::traffic::{Iperf, Ping, PingResult, Throughput};
+use super::traffic::{BackgroundPing, Iperf, Ping, PingResult, Throughput};
 use super::wait;
 use super::watch::Watch;
 use super::weft::Weft;
@@ -307,6 +307,26 @@ impl Network {
             frames,
         );
         self.ping_address(from, to_address, ping)
+    }
+
+    /// Pings a workload from another until it is told to stop, 20 times a second.
+    pub fn ping_in_background(&self, from: &str, to: &str) -> Result<BackgroundPing> {
+        let (source, target) = (self.workload(from)?, self.workload(to)?);
+        let (from_address, to_address) = (source.address()?, target.address()?);
+        expect_echo(
+            &target.judge,
+            EchoKind::Request,
+            (from_address, to_address),
+            u64::MAX,
+        );
+        expect_echo(
+            &source.judge,
+            EchoKind::Reply,
+            (to_address, from_address),
+            u64::MAX,
+        );
+        let log = self.folder().join(format!("ping-{from}-{to}.log"));
+        BackgroundPing::start(source.namespace()?, to_address, &self.folder(), &log)
     }
 
     /// Pings any address from a workload. The caller declares what that causes.

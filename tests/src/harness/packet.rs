@@ -14,8 +14,6 @@ use etherparse::{
 
 /// EtherType of what has no meaning outside a scenario (IEEE 802, local experimental).
 pub const ETHER_TYPE_PROBE: u16 = 0x88b5;
-/// EtherType of ARP.
-pub const ETHER_TYPE_ARP: u16 = 0x0806;
 /// IP protocol number of GRE.
 pub const PROTOCOL_GRE: u8 = 47;
 /// GRE's protocol type for Ethernet frames.

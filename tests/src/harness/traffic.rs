@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::namespace::Namespace;
@@ -120,6 +121,40 @@ impl PingResult {
             bail!("{sent} sent, {received} answered, {duplicates} duplicates\n{text}");
         }
         Ok(self)
+    }
+}
+
+/// A `ping` that goes on until it is stopped.
+#[derive(Debug)]
+pub struct BackgroundPing {
+    ping: Background,
+}
+
+impl BackgroundPing {
+    /// Starts to ping, 20 times a second.
+    pub fn start(
+        from: &Namespace,
+        to: Ipv4Addr,
+        run_folder: &Path,
+        log: &Path,
+    ) -> Result<BackgroundPing> {
+        let mut command = from.command("ping")?;
+        command.args(["-n", "-i", "0.05", &to.to_string()]);
+        Ok(BackgroundPing {
+            ping: Background::start(command, run_folder, log)?,
+        })
+    }
+
+    /// Stops it. The last request may have had no time for an answer, and doesn't count then.
+    pub fn stop(mut self) -> Result<PingResult> {
+        self.ping.signal(Signal::SIGINT)?;
+        self.ping.wait(Duration::from_secs(5))?;
+        let mut result = PingResult::parse(&self.ping.printed())?;
+        let last = format!("icmp_seq={} ", result.sent);
+        if !result.text.contains(&last) {
+            result.sent -= 1;
+        }
+        Ok(result)
     }
 }
 

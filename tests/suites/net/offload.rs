@@ -55,7 +55,10 @@ fn a_tag_goes_through_the_tunnel_inside(run: &mut Run) -> Result<()> {
     let captured = capture.stop()?;
     let seen = captured.fields("gre && vlan.id == 5", &["eth.type"])?;
     ensure!(
-        seen.len() == 2 && seen.iter().all(|types| types[0].starts_with("0x0800,0x8100")),
+        seen.len() == 2
+            && seen
+                .iter()
+                .all(|types| types[0].starts_with("0x0800,0x8100")),
         "Ethernet types from the outside in: {seen:?}"
     );
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::namespace::Namespace;
 use weft_tests::harness::packet::Gre;
@@ -77,6 +77,73 @@ fn an_agent_that_was_killed_starts_again(run: &mut Run) -> Result<()> {
         net.ping("web-2", "web-1")?;
     }
     Ok(())
+}
+
+#[scenario]
+fn workloads_go_on_while_their_agents_are_away(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    net.hosts_mut().iter_mut().try_for_each(Host::kill_agent)?;
+    let ping = Ping {
+        count: 20,
+        ..Ping::default()
+    };
+    net.ping_with("web-1", "web-2", ping)?.all_answered()?;
+    net.start_agents()?;
+    net.ping_with("web-1", "web-2", ping)?.all_answered()?;
+    net.hosts_mut()
+        .iter_mut()
+        .rev()
+        .try_for_each(Host::stop_agent)?;
+    net.ping_with("web-1", "web-2", ping)?
+        .all_answered()
+        .map(drop)
+}
+
+#[scenario]
+fn workloads_lose_nothing_while_their_agents_die_and_start_again(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let pinging = net.ping_in_background("web-1", "web-2")?;
+    for _ in 0..2 {
+        net.hosts_mut().iter_mut().try_for_each(Host::kill_agent)?;
+        thread::sleep(Duration::from_secs(1));
+        net.start_agents()?;
+        net.wait_until_active(&topology())?;
+    }
+    net.hosts_mut()
+        .iter_mut()
+        .rev()
+        .try_for_each(Host::stop_agent)?;
+    thread::sleep(Duration::from_secs(1));
+    let result = pinging.stop()?;
+    ensure!(result.sent > 50, "{result:?}");
+    result.all_answered().map(drop)
+}
+
+#[scenario]
+fn an_agent_that_starts_again_knows_the_flows_that_packets_take(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let pinging = net.ping_in_background("web-1", "web-2")?;
+    net.hosts_mut().iter_mut().try_for_each(Host::kill_agent)?;
+    thread::sleep(Duration::from_secs(1));
+    net.start_agents()?;
+    net.wait_until_active(&topology())?;
+    for (host, port) in [("h1", "web/web-1"), ("h2", "web/web-2")] {
+        let weft = net.weft(host)?;
+        wait::until_ok(&format!("the flow of {port}"), STATE_LIMIT, || {
+            let flows = weft.flows()?;
+            let found = flows
+                .iter()
+                .find(|flow| flow.port == port && flow.packets > 1);
+            found.map(drop).with_context(|| format!("{flows:?}"))
+        })?;
+    }
+    pinging.stop().map(drop)
 }
 
 #[scenario]

@@ -1,11 +1,12 @@
 //! Routers: between bridges, on one host or over several.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use weft_tests::harness::packet::Transport;
 use weft_tests::harness::weft::FlowLine;
-use weft_tests::harness::{Iperf, Load, Network, Ping, Run, Topology, Underlay};
+use weft_tests::harness::{Iperf, Load, Network, Ping, Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
 const WEB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
@@ -102,10 +103,10 @@ fn a_packet_whose_time_ends_at_the_router_is_reported(run: &mut Run) -> Result<(
         "the router didn't say so:\n{}",
         result.text
     );
-    ensure!(
-        errors.seen() == 3,
-        "not one error for each request: {errors:?}"
-    );
+    wait::until_ok("one error for each request", Duration::from_secs(5), || {
+        ensure!(errors.seen() == 3, "{errors:?}");
+        Ok(())
+    })?;
     net.ping_with("web-1", "db-1", Ping { ttl: 2, ..ping })?
         .all_answered()
         .map(drop)
