@@ -12,7 +12,10 @@
 #![no_main]
 // `asm!` for this target; allowed by RUSTC_BOOTSTRAP, which `cargo xtask build-ebpf` sets for this crate alone.
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the classifier macro makes functions that can't have docs")]
+#![expect(
+    missing_docs,
+    reason = "the classifier macro makes functions that can't have docs"
+)]
 
 mod count;
 mod execute;

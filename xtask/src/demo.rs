@@ -30,13 +30,12 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     } else {
         "warm"
     };
-    eprintln!(
-        "demo: set-up and build took {:.0} s ({kind})",
-        start.elapsed().as_secs_f64()
-    );
+    let prepared = start.elapsed().as_secs();
+    eprintln!("demo: set-up and build took {prepared} s ({kind})");
 
     let mut demo = Command::new(ws.release_binary("demo"));
     demo.current_dir(&ws.root).args(&args.args);
+    demo.env("WEFT_DEMO_PREPARE_SECS", prepared.to_string());
     test::with_binaries(ws, &mut demo);
     // It only returns when the demo could not be started; ctrl-c goes to the demo, which cleans up.
     Err(demo.exec()).context("cannot run the demo")

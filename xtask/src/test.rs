@@ -92,7 +92,8 @@ impl Suite {
                 ])
                 .args(["--lib", "--bins", "--tests", "--no-fail-fast"]),
             Suite::Bpf => command.args(["--package", "weft-tests", "--test", "bpf"]),
-            Suite::Net => command.args(["--package", "weft-tests", "--test", "net"]),
+            // The harness has tests of its own.
+            Suite::Net => command.args(["--package", "weft-tests", "--lib", "--test", "net"]),
         };
         with_binaries(ws, &mut command);
         command.args(filter).arg("--").args(harness_args);

@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
-use weft_api::{FlowsQuery, Problem, TraceRequest};
+use weft_api::{FlowsQuery, Health, Problem, TraceRequest};
 use weft_datapath::Kernel;
 use weft_store::Store;
 
@@ -29,7 +29,7 @@ pub async fn serve(
     store: Arc<dyn Store>,
     packets: PacketThread,
 ) -> anyhow::Result<()> {
-    let routes = agent_routes(packets).merge(weft_store::server::routes(store));
+    let routes = agent_routes(packets, store.clone()).merge(weft_store::server::routes(store));
     let unix = listen_unix(&config.unix)?;
     tokio::spawn(serve_on_unix(unix, routes.clone()));
     if let Some(address) = config.listen {
@@ -99,15 +99,19 @@ async fn require_token(State(token): State<Arc<str>>, request: Request, next: Ne
     next.run(request).await
 }
 
-fn agent_routes(packets: PacketThread) -> Router {
+fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/v1/flows", get(flows))
         .route("/v1/ports/activity", get(ports))
         .route("/v1/drops", get(drops))
-        .route("/v1/status", get(status))
         .route("/v1/trace", post(trace))
         .route("/healthz", get(|| async { "ok\n" }))
-        .with_state(packets)
+        .with_state(packets.clone())
+        .merge(
+            Router::new()
+                .route("/v1/status", get(status))
+                .with_state((packets, store)),
+        )
 }
 
 async fn flows(State(packets): State<PacketThread>, Query(query): Query<FlowsQuery>) -> Response {
@@ -125,8 +129,19 @@ async fn drops(State(packets): State<PacketThread>) -> Response {
     answer(&packets, Engine::report_drops).await
 }
 
-async fn status(State(packets): State<PacketThread>) -> Response {
-    answer(&packets, Engine::report_status).await
+/// The packet thread knows whether it could follow the store; the store itself knows whether it can now.
+async fn status(State((packets, store)): State<(PacketThread, Arc<dyn Store>)>) -> Response {
+    let Some(mut status) = packets.ask(|engine| engine.report_status()).await else {
+        return stopped();
+    };
+    let now = store.status();
+    if status.store.connected && !now.connected {
+        let why = now.problem.as_deref().unwrap_or("not reached");
+        status.problems.push(format!("store {}: {why}", now.url));
+        status.state = Health::Degraded;
+        status.store = now;
+    }
+    Json(status).into_response()
 }
 
 async fn trace(State(packets): State<PacketThread>, Json(request): Json<TraceRequest>) -> Response {

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use weft_vnet::{DeviceId, Kind, Model, Port, RouteAction, Router, TenantId};
 
 use crate::plan::generated_mac;
+use crate::topology::Mistakes;
+use crate::topology::yaml::{Node, Source, documents};
 
 /// What of a topology to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +49,16 @@ pub fn export(model: &Model, selection: Selection<'_>) -> String {
         documents.extend(common_document(model, selection));
     }
     documents.join("---\n")
+}
+
+/// The same documents as a JSON array, which `apply` takes as well.
+///
+/// # Errors
+/// A topology of more values than a file may have.
+pub fn export_json(model: &Model, selection: Selection<'_>) -> Result<serde_json::Value, Mistakes> {
+    let source = Source::new("the export", &export(model, selection));
+    let documents = documents(&source).map_err(|mistake| Mistakes::new(vec![mistake]))?;
+    Ok(documents.iter().map(Node::json).collect())
 }
 
 fn tenant_document(model: &Model, selection: Selection<'_>, tenant: TenantId) -> String {

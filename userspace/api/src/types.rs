@@ -43,14 +43,7 @@ impl Contents {
     /// # Errors
     /// What the model says when the contents contradict themselves.
     pub fn model(&self) -> Result<Model, Vec<Invalid>> {
-        let operations: Vec<Operation> = self.objects.iter().cloned().map(Operation::Put).collect();
-        let mut model = if operations.is_empty() {
-            Model::default()
-        } else {
-            Model::default().apply(&operations)?
-        };
-        model.revision = self.revision;
-        Ok(model)
+        Model::restore(self.objects.iter().cloned(), self.revision)
     }
 }
 

@@ -60,8 +60,8 @@ file
     1:1: found an empty file, expected `weft: v1` and what follows it
 file weft: v1\ntenant: [
     3:1: not YAML: while parsing a node, did not find expected node content
-file - weft
-    1:1: found a list, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`
+file weft
+    1:1: found `weft`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`
 file tenant: acme
     1:1: found a document without `weft`, expected `weft: v1` in it
 file weft: v2
@@ -136,6 +136,12 @@ router_port { addresses: [10.0.1.1] }
     6:26: found `10.0.1.1`, expected a prefix length, too: 10.0.1.1/24
 router_port { addresses: [10.0.1.1/33] }
     6:26: found `10.0.1.1/33`, expected an IPv4 address with a prefix length like 10.0.1.1/24
+router_port { addresses: [10.0.1.0/24] }
+    6:26: 10.0.1.0 is the network address of 10.0.1.0/24: expected one from 10.0.1.1 to 10.0.1.254
+router_port { addresses: [10.0.1.255/24] }
+    6:26: 10.0.1.255 is the broadcast address of 10.0.1.0/24: expected one from 10.0.1.1 to 10.0.1.254
+router_port { addresses: [10.0.1.1/24] }\n      x: { addresses: [10.0.9.1/24, 10.0.0.1/16] }
+    7:37: 10.0.0.1/16 overlaps 10.0.1.1/24 of core/web: expected another subnet on each port of a router
 "##;
 
 #[test]
@@ -268,6 +274,80 @@ fn columns_count_characters() {
         "f:6:29: found `x`, expected a MAC address like 02:00:00:00:01:0b",
     ];
     assert_eq!(mistakes(&port("{ \"ü\": 1, mac: x }")), expected);
+}
+
+#[test]
+fn a_tab_is_shown_where_it_is() {
+    for (text, expected) in [
+        ("weft: v1\n\ttenant: acme\n", "f:2:1: "),
+        ("weft: v1\nbridges:\n\tweb: {}\n", "f:3:1: "),
+        ("weft: v1\nbridges:\n  web:\n  \tports: {}\n", "f:4:3: "),
+        ("weft: v1\ntenant:\tacme\n", "f:2:8: "),
+    ] {
+        let expected = format!("{expected}found a tab, expected spaces");
+        assert_eq!(mistakes(text), [expected], "{text:?}");
+    }
+    // Before comments and the ends of lines it is as good as a space.
+    assert_eq!(
+        mistakes("weft: v1\t# or so\n \t\n\t# a\ntunnel_zones: {}\n"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn what_is_no_text_is_refused_at_its_first_bad_byte() {
+    for (bytes, expected) in [
+        (
+            &b"weft: v1\n# gr\xfc\xdfe\n"[..],
+            "f:2:5: found byte 0xfc, expected UTF-8",
+        ),
+        (b"\xff\xfew", "f:1:1: found byte 0xff, expected UTF-8"),
+        (
+            b"weft: v1\n# \xc3\xbc\xc3",
+            "f:2:4: found byte 0xc3, expected UTF-8",
+        ),
+    ] {
+        let error = TopologyFile::parse_bytes("f", bytes).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let text = port("{ mac: x }");
+    let error = TopologyFile::parse_bytes("f", text.as_bytes()).unwrap_err();
+    assert_eq!(error.to_string(), mistakes(&text).join("\n"));
+}
+
+#[test]
+fn what_was_found_is_told_in_short() {
+    let long = "x".repeat(100_000);
+    let cut = format!("{}…", "x".repeat(59));
+    for text in [
+        port(&format!("{{ mac: {long} }}")),
+        port(&format!("{{ ? {long} : 1 }}")),
+        port(&format!("{{ mac: !{long} a }}")),
+        format!("weft: {long}"),
+        tenant(&format!("bridges: {{ ? {long} : {{}} }}")),
+        format!("{long}\nweft: v1: x"),
+        format!("weft: *{long}"),
+    ] {
+        let [mistake] = &mistakes(&text)[..] else {
+            panic!("one mistake of {}", &text[..100])
+        };
+        assert!(mistake.len() < 400, "{}", &mistake[..400]);
+        let is_cut = mistake.contains(&cut) && !mistake.contains(&"x".repeat(61))
+            || !mistake.contains("xxx");
+        assert!(is_cut, "{mistake}");
+    }
+    let even = "y".repeat(60);
+    assert!(mistakes(&port(&format!("{{ mac: {even} }}")))[0].contains(&format!("`{even}`")));
+}
+
+#[test]
+fn documents_may_stand_in_a_list() {
+    let json = r#"[{"weft": "v1", "tenant": "acme", "bridges": {"web": {"ports": {"a": {}}}}}, {"weft": "v1", "hosts": {"h1": {}}}]"#;
+    let file = TopologyFile::parse("f", json).unwrap();
+    assert_eq!(file.documents.len(), 2);
+    assert_eq!(mistakes(json), [""; 0]);
+    let expected = "f:1:16: found `b`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`";
+    assert_eq!(mistakes("[{ weft: v1 }, b]"), [expected]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use weft_api::export::{Selection, export};
+use weft_api::export::{Selection, export, export_json};
 use weft_api::plan::plan;
 use weft_api::topology::TopologyFile;
 use weft_vnet::{DeviceId, Model, Port};
@@ -199,6 +199,8 @@ proptest! {
         unchanged(&model, &two, true)?;
         let text = export(&model, Selection::default());
         unchanged(&model, &text, true)?;
+        let json = export_json(&model, Selection::default()).unwrap().to_string();
+        unchanged(&model, &json, true)?;
         let elsewhere = applied(&Model::default(), &text, false);
         prop_assert_eq!(facts(&elsewhere), facts(&model));
         prop_assert_eq!(export(&elsewhere, Selection::default()), text);

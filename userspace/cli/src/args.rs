@@ -80,7 +80,7 @@ pub enum Command {
         #[arg(long)]
         prune: bool,
     },
-    /// Write the topology as a file that `apply` takes without a change
+    /// Write the topology as a file that `apply` takes without a change (with -o json as JSON)
     Export {
         /// Only this kind
         #[arg(value_parser = kind)]

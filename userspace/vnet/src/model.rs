@@ -340,6 +340,13 @@ impl Model {
         path().unwrap_or_else(|| id.to_string())
     }
 
+    /// Routes that a router doesn't use, as things are, with the reason.
+    pub fn inactive_routes<'a>(&self, router: &'a Router) -> Vec<(&'a Route, String)> {
+        let device = DeviceId::Router(router.id);
+        let ports = self.ports.values().map(|port| &**port);
+        crate::route::unused(ports.filter(|port| port.device == device), &router.routes)
+    }
+
     /// Name of a bridge, or its id when it isn't in the model.
     pub fn bridge_name(&self, id: BridgeId) -> String {
         self.bridges

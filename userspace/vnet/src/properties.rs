@@ -108,10 +108,16 @@ fn topology(dice: &mut Dice) -> Topology {
             bind(&mut topology, dice, &path);
         }
     }
+    // Subnets of a router don't overlap: a wide one only where it is alone.
+    let lengths = if bridges == 1 {
+        [24, 25, 22]
+    } else {
+        [24, 25, 26]
+    };
     for router in 0..dice.below(3) {
         topology.router(&format!("r{router}"));
         for bridge in (0..bridges).filter(|_| !dice.one_in(3)).collect::<Vec<_>>() {
-            let address = format!("10.0.{bridge}.{}/{}", router + 1, dice.pick(&[24, 25, 22]));
+            let address = format!("10.0.{bridge}.{}/{}", router + 1, dice.pick(&lengths));
             topology.port(&format!("r{router}/b{bridge}"), &[&address]);
             topology.port(&format!("b{bridge}/r{router}"), &[]);
             topology.peer(

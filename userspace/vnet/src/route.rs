@@ -31,6 +31,32 @@ pub enum Target {
     Blackhole,
     /// A route says to refuse.
     Reject,
+    /// A route whose next hop isn't a neighbour; found only when no other was.
+    Inactive {
+        /// The next hop.
+        address: Ipv4Addr,
+        /// Why it isn't one.
+        why: Inactive,
+    },
+}
+
+/// Why the next hop of a route isn't a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inactive {
+    /// The next hop is in the prefix of none of the router's ports.
+    NotConnected,
+    /// The next hop is an address of the router itself.
+    OwnAddress,
+}
+
+impl Inactive {
+    /// In words: `192.168.77.1 is in no connected subnet`.
+    pub fn describe(self, next_hop: Ipv4Addr) -> String {
+        match self {
+            Inactive::NotConnected => format!("{next_hop} is in no connected subnet"),
+            Inactive::OwnAddress => format!("{next_hop} is the router's own address"),
+        }
+    }
 }
 
 /// What a lookup found, and what it took.
@@ -48,6 +74,8 @@ pub struct RoutingTable {
     entries: Vec<(Ipv4Net, Target)>,
     /// A binary trie; node 0 is the root.
     nodes: Vec<Node>,
+    /// Routes whose next hop isn't a neighbour, as a table of [`Target::Inactive`]; none when there is no such.
+    inactive: Option<Box<RoutingTable>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,9 +106,7 @@ impl RoutingTable {
     /// The table of a router with these ports and static routes. A route whose next hop is in no port's
     /// prefix isn't used.
     pub fn new<'a>(ports: impl Iterator<Item = &'a Port>, routes: &[Route]) -> RoutingTable {
-        let networks: Vec<(PortId, Ipv4Net)> = ports
-            .flat_map(|port| port.ipv4_networks().map(|net| (port.id, net)))
-            .collect();
+        let networks = networks(ports);
         let mut best = BTreeMap::new();
         for (address, bits) in NOT_UNICAST {
             if let Ok(prefix) = Ipv4Net::new(address, bits) {
@@ -107,23 +133,33 @@ impl RoutingTable {
                 }
             }
         }
+        let mut unused = BTreeMap::new();
         for route in routes {
             let target = match route.action {
                 RouteAction::Via(address) => match connected(&networks, address) {
-                    Some(port) => Target::Via { port, address },
-                    None => continue,
+                    Ok(port) => Target::Via { port, address },
+                    Err(why) => Target::Inactive { address, why },
                 },
                 RouteAction::Blackhole => Target::Blackhole,
                 RouteAction::Reject => Target::Reject,
             };
             let rank = RANK_STATIC + Rank::from(route.weight);
-            offer(&mut best, route.to.trunc(), rank, target);
+            let is_inactive = matches!(target, Target::Inactive { .. });
+            let into = if is_inactive { &mut unused } else { &mut best };
+            offer(into, route.to.trunc(), rank, target);
         }
-        Self::from_entries(
-            best.into_iter()
-                .map(|(prefix, (_, target))| (prefix, target))
-                .collect(),
-        )
+        let inactive = (!unused.is_empty()).then(|| Box::new(Self::of_best(unused)));
+        RoutingTable {
+            inactive,
+            ..Self::of_best(best)
+        }
+    }
+
+    fn of_best(best: BTreeMap<Ipv4Net, (Rank, Target)>) -> RoutingTable {
+        let entries = best
+            .into_iter()
+            .map(|(prefix, (_, target))| (prefix, target));
+        Self::from_entries(entries.collect())
     }
 
     /// The table of these prefixes, each of them once.
@@ -131,6 +167,7 @@ impl RoutingTable {
         let mut table = RoutingTable {
             nodes: vec![Node::default()],
             entries,
+            inactive: None,
         };
         for index in 0..table.entries.len() {
             table.insert(index);
@@ -143,8 +180,20 @@ impl RoutingTable {
         &self.entries
     }
 
-    /// The longest prefix that holds `address`.
+    /// The longest prefix that holds `address`; when there is none, the longest that is inactive.
     pub fn lookup(&self, address: Ipv4Addr) -> Lookup {
+        let used = self.lookup_used(address);
+        match &self.inactive {
+            Some(inactive) if used.route.is_none() => {
+                let unused = inactive.lookup_used(address);
+                let bits = used.bits.max(unused.bits);
+                Lookup { bits, ..unused }
+            }
+            _ => used,
+        }
+    }
+
+    fn lookup_used(&self, address: Ipv4Addr) -> Lookup {
         let mut found = 0;
         let mut node = self.nodes.first().copied().unwrap_or_default();
         let mut bits = 0;
@@ -186,7 +235,7 @@ impl RoutingTable {
 
 impl PartialEq for RoutingTable {
     fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries
+        self.entries == other.entries && self.inactive == other.inactive
     }
 }
 
@@ -204,19 +253,60 @@ fn offer(
     }
 }
 
+/// The routes that a router with these ports doesn't use, and why.
+pub fn unused<'a, 'r>(
+    ports: impl Iterator<Item = &'a Port>,
+    routes: &'r [Route],
+) -> Vec<(&'r Route, String)> {
+    let networks = networks(ports);
+    let mut unused = Vec::new();
+    // For each prefix the route that is used so far; sorting keeps the order of those of one weight.
+    let mut used: BTreeMap<Ipv4Net, &Route> = BTreeMap::new();
+    let mut ranked: Vec<&Route> = routes.iter().collect();
+    ranked.sort_by_key(|route| route.weight);
+    for route in ranked {
+        let to = route.to.trunc();
+        let next_hop = match route.action {
+            RouteAction::Via(address) => connected(&networks, address)
+                .err()
+                .map(|why| why.describe(address)),
+            RouteAction::Blackhole | RouteAction::Reject => None,
+        };
+        let why = if next_hop.is_some() {
+            next_hop
+        } else if networks.iter().any(|(_, network)| network.trunc() == to) {
+            Some(format!("{to} is connected"))
+        } else if let Some(first) = used.get(&to) {
+            Some(format!("one of {to} with weight {} is used", first.weight))
+        } else {
+            used.insert(to, route);
+            None
+        };
+        unused.extend(why.map(|why| (route, why)));
+    }
+    unused
+}
+
+fn networks<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<(PortId, Ipv4Net)> {
+    ports
+        .flat_map(|port| port.ipv4_networks().map(|net| (port.id, net)))
+        .collect()
+}
+
 /// The port in whose prefix `address` is; none for the router's own addresses.
-fn connected(networks: &[(PortId, Ipv4Net)], address: Ipv4Addr) -> Option<PortId> {
+fn connected(networks: &[(PortId, Ipv4Net)], address: Ipv4Addr) -> Result<PortId, Inactive> {
     if networks
         .iter()
         .any(|(_, network)| network.addr() == address)
     {
-        return None;
+        return Err(Inactive::OwnAddress);
     }
     networks
         .iter()
         .filter(|(_, network)| network.contains(&address))
         .max_by_key(|(port, network)| (network.prefix_len(), std::cmp::Reverse(*port)))
         .map(|(port, _)| *port)
+        .ok_or(Inactive::NotConnected)
 }
 
 /// Bit `depth` of an address, counted from the most significant one.

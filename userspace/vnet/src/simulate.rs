@@ -22,6 +22,7 @@ use crate::flow_state::{FlowState, StateEntry};
 use crate::id::{BridgeId, PortId, RouterId};
 use crate::mac::Mac;
 use crate::packet::{Entry, Packet};
+use crate::route::Inactive;
 use crate::snapshot::Snapshot;
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
@@ -92,6 +93,17 @@ pub enum Cause {
         router: RouterId,
         /// Its prefix.
         to: Ipv4Net,
+    },
+    /// A static route that isn't used, where no other leads.
+    InactiveRoute {
+        /// Its router.
+        router: RouterId,
+        /// Its prefix.
+        to: Ipv4Net,
+        /// Its next hop.
+        via: Ipv4Addr,
+        /// Why it isn't used.
+        why: Inactive,
     },
     /// A router as a whole.
     Router(RouterId),

@@ -78,6 +78,15 @@ impl Cause {
             Cause::Route { router, to } => {
                 format!("route {to} of router {}", model.router_name(*router))
             }
+            Cause::InactiveRoute {
+                router,
+                to,
+                via,
+                why,
+            } => {
+                let (router, why) = (model.router_name(*router), why.describe(*via));
+                format!("router {router}, whose route {to} via {via} is inactive: {why}")
+            }
             Cause::Router(router) => format!("router {}", model.router_name(*router)),
             Cause::Bridge(bridge) => format!("bridge {}", model.bridge_name(*bridge)),
             Cause::Port(port) => format!("port {}", model.port_path(*port)),

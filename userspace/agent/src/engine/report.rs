@@ -282,9 +282,13 @@ impl<D: Datapath> Engine<D> {
             .iter()
             .filter(|(_, attached)| attached.is_none())
         {
-            problems.push(format!(
-                "underlay interface {name} isn't attached: it doesn't exist"
-            ));
+            let exists = self.network.links.contains_key(name);
+            let why = if exists {
+                "the kernel refused, see the log"
+            } else {
+                "it doesn't exist"
+            };
+            problems.push(format!("underlay interface {name} isn't attached: {why}"));
         }
         for (id, bound) in self.ports.bound.iter() {
             if let Some(problem) = &bound.problem {

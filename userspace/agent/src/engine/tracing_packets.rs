@@ -30,10 +30,7 @@ impl<D: Datapath> Engine<D> {
     /// # Errors
     /// [`TraceError`], naming the field of the request.
     pub fn trace(&self, request: &TraceRequest) -> Result<TraceResponse, TraceError> {
-        let model = self.snapshot.model();
-        let port = model
-            .find_port(request.tenant.as_deref(), &request.from)
-            .map_err(|error| TraceError::Port(error.to_string()))?;
+        let port = self.trace_port(request)?;
         let frame = match (&request.packet, &request.hex) {
             (Some(text), None) => frame_for(&self.snapshot, &self.state, port, text)
                 .map_err(|error| TraceError::Packet(error.to_string()))?,
@@ -88,6 +85,26 @@ impl<D: Datapath> Engine<D> {
                 .is_some_and(|flow| flow.slot == slot),
             problems: self.obstacles(port, &outcome),
         })
+    }
+
+    /// The port that the packet starts at: one where a workload could be.
+    fn trace_port(&self, request: &TraceRequest) -> Result<PortId, TraceError> {
+        let model = self.snapshot.model();
+        let port = model
+            .find_port(request.tenant.as_deref(), &request.from)
+            .map_err(|error| TraceError::Port(error.to_string()))?;
+        let is_interior = model
+            .ports
+            .get(&port)
+            .is_some_and(|port| port.is_interior());
+        if is_interior {
+            let text = format!(
+                "{} is an interior port: no workload sends there",
+                request.from
+            );
+            return Err(TraceError::Port(text));
+        }
+        Ok(port)
     }
 
     /// How it ends: where the decision sends the packet, or why that place can't be reached from here.

@@ -35,7 +35,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    fn allocate(&mut self) -> Option<u16> {
+    pub(super) fn allocate(&mut self) -> Option<u16> {
         if let Some(index) = self.free.pop() {
             return Some(index);
         }
@@ -50,7 +50,6 @@ impl Peers {
 impl<D: Datapath> Engine<D> {
     /// Follows the topology's hosts and the host's network.
     pub(super) fn reconcile_underlay(&mut self, dirty: &mut BTreeSet<Tag>) {
-        self.attach_underlay_interfaces();
         let model = self.snapshot.shared_model().clone();
         let own = model
             .hosts
@@ -96,7 +95,8 @@ impl<D: Datapath> Engine<D> {
             .collect()
     }
 
-    fn attach_underlay_interfaces(&mut self) {
+    /// Attaches underlay interfaces that appeared.
+    pub(super) fn attach_underlay_interfaces(&mut self) {
         let names: Vec<String> = self.ports.underlay.keys().cloned().collect();
         for name in names {
             let present = self.network.links.get(&name).map(|link| link.ifindex);

@@ -1,17 +1,17 @@
 //! The difference between two models: operations, and lines for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use uuid::Uuid;
-use weft_vnet::{Model, Object, Operation, Port, Router, TenantId};
+use weft_vnet::{Kind, Model, Object, Operation, Port, Route, Router, TenantId};
 
 use super::{Plan, PlanLine, Sign};
 
 /// What makes `before` into `after`: first everything that comes or changes, then what goes.
 pub(super) fn between(before: &Model, after: &Model) -> Plan {
     let mut plan = Plan::default();
-    for object in after.objects() {
+    for object in ordered(after, after.objects()) {
         let (kind, id) = (object.kind(), object.id());
         let old = before.get(kind, id);
         if old.as_ref() == Some(&object) {
@@ -33,11 +33,12 @@ pub(super) fn between(before: &Model, after: &Model) -> Plan {
         });
         plan.operations.push(Operation::Put(object));
     }
-    let mut gone: Vec<Object> = before
+    let gone = before
         .objects()
-        .filter(|object| after.get(object.kind(), object.id()).is_none())
-        .collect();
-    gone.reverse();
+        .filter(|object| after.get(object.kind(), object.id()).is_none());
+    let mut gone = ordered(before, gone);
+    // Kinds the other way round: ports go before their devices.
+    gone.sort_by_key(|object| std::cmp::Reverse(rank(object.kind())));
     for object in gone {
         let text = title(before, &object);
         plan.lines.push(PlanLine {
@@ -49,7 +50,61 @@ pub(super) fn between(before: &Model, after: &Model) -> Plan {
             id: object.id(),
         });
     }
+    plan.notes = inactive_routes(before, after);
     plan
+}
+
+/// Objects in the order of kind, tenant and name.
+fn ordered(model: &Model, objects: impl Iterator<Item = Object>) -> Vec<Object> {
+    let mut objects: Vec<Object> = objects.collect();
+    objects.sort_by_cached_key(|object| (rank(object.kind()), title(model, object)));
+    objects
+}
+
+/// Kinds in an order in which nothing refers to what comes later.
+fn rank(kind: Kind) -> usize {
+    let order = [
+        Kind::Tenant,
+        Kind::TunnelZone,
+        Kind::Host,
+        Kind::Bridge,
+        Kind::Router,
+        Kind::Port,
+    ];
+    order
+        .iter()
+        .position(|it| *it == kind)
+        .unwrap_or(order.len())
+}
+
+/// The routes that `after` doesn't use, though `before` did or didn't have them.
+fn inactive_routes(before: &Model, after: &Model) -> Vec<String> {
+    let told = |model: &Model| -> BTreeSet<String> {
+        let routers = model.routers.values();
+        let notes = routers.flat_map(|router| {
+            let tenant = model.tenant_name(router.tenant);
+            model
+                .inactive_routes(router)
+                .into_iter()
+                .map(move |(route, why)| {
+                    let Route {
+                        to,
+                        action,
+                        weight: _,
+                    } = route;
+                    format!(
+                        "route {to} {action} of router {tenant} {} is inactive: {why}",
+                        router.name
+                    )
+                })
+        });
+        notes.collect()
+    };
+    let before = told(before);
+    told(after)
+        .into_iter()
+        .filter(|note| !before.contains(note))
+        .collect()
 }
 
 /// "port acme web/web-1", "host h1".

@@ -24,6 +24,8 @@ pub struct Plan {
     pub operations: Vec<Operation>,
     /// The same for people: one line an object, with each field that changes.
     pub lines: Vec<PlanLine>,
+    /// What to know about what changes: routes that would not be used.
+    pub notes: Vec<String>,
 }
 
 /// What happens to one object.

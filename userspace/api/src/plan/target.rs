@@ -74,6 +74,8 @@ struct Target<'a> {
     joints: Vec<Joint>,
     /// Ports whose `bind` the file says, with its place.
     bound: HashMap<PortId, Span>,
+    /// Ports whose `bind` or `peer` the file says.
+    attached: BTreeSet<PortId>,
     tenants: BTreeSet<TenantId>,
     devices: BTreeSet<DeviceId>,
     ports: BTreeSet<PortId>,
@@ -88,6 +90,7 @@ impl<'a> Target<'a> {
             mistakes: Vec::new(),
             joints: Vec::new(),
             bound: HashMap::new(),
+            attached: BTreeSet::new(),
             tenants: BTreeSet::new(),
             devices: BTreeSet::new(),
             ports: BTreeSet::new(),
@@ -264,6 +267,9 @@ impl<'a> Target<'a> {
                 .map(|address| address.value)
                 .collect();
         }
+        if entry.attachment.is_some() {
+            self.attached.insert(id);
+        }
         match &entry.attachment {
             Some(Attachment::Bind { host, interface }) => {
                 self.places
@@ -348,39 +354,8 @@ impl<'a> Target<'a> {
             let Some(peer) = self.find_peer(&joint) else {
                 continue;
             };
-            let device = |port: PortId| self.model.ports.get(&port).map(|it| it.device);
-            if device(peer) == device(joint.port) {
-                self.report(
-                    span,
-                    "found a peer of the same device, expected one of another",
-                );
-                continue;
-            }
-            if let Some(bind) = self.bound.get(&peer) {
-                let at = format!("{}:{}", bind.line, bind.column);
-                let path = self.model.port_path(peer);
-                self.report(
-                    span,
-                    format!(
-                        "found peer {path}, expected a port without `bind`: it has one at {at}"
-                    ),
-                );
-                continue;
-            }
-            if let Some(binding) = self
-                .model
-                .ports
-                .get(&peer)
-                .and_then(|it| it.binding.clone())
-            {
-                let path = self.model.port_path(peer);
-                let interface = binding.interface;
-                self.report(
-                    span,
-                    format!(
-                        "found peer {path}, expected a port that isn't bound: it is, to {interface}"
-                    ),
-                );
+            if let Some(message) = self.peer_refusal(joint.port, peer) {
+                self.report(span, message);
                 continue;
             }
             let sides = [(joint.port, peer), (peer, joint.port)];
@@ -404,6 +379,35 @@ impl<'a> Target<'a> {
         for (port, (peer, _)) in wanted {
             self.join(port, peer);
         }
+    }
+
+    /// Why `peer` can't become the peer of `port`, whatever else the file asks for.
+    fn peer_refusal(&self, port: PortId, peer: PortId) -> Option<String> {
+        let found = self.model.ports.get(&peer)?;
+        let path = self.model.port_path(peer);
+        if self.model.ports.get(&port)?.device == found.device {
+            return Some("found a peer of the same device, expected one of another".into());
+        }
+        if let Some(Span { line, column, .. }) = self.bound.get(&peer) {
+            return Some(format!(
+                "found peer {path}, expected a port without `bind`: it has one at {line}:{column}"
+            ));
+        }
+        if let Some(Binding { interface, .. }) = &found.binding {
+            return Some(format!(
+                "found peer {path}, expected a port that isn't bound: it is, to {interface}"
+            ));
+        }
+        // Where the file says neither of the two anew, one would lose its peer without a word.
+        let by = found.peer.filter(|by| *by != port)?;
+        let is_moved = self.attached.contains(&by) || self.attached.contains(&peer);
+        (!is_moved).then(|| {
+            format!(
+                "found peer {path}, expected a port without one: it is joined to {}, which the \
+                 file would have to move (give it another `peer`, or `bind`)",
+                self.model.port_path(by)
+            )
+        })
     }
 
     fn find_peer(&mut self, joint: &Joint) -> Option<PortId> {

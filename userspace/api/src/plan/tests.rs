@@ -147,7 +147,8 @@ fn bind_and_peer_replace_each_other() {
 #[test]
 fn a_peering_moves_with_one_side_mentioned() {
     let model = example();
-    let mut lines = lines_of(&model, &web("spare: { peer: core/db }"), false);
+    let file = web("spare: {}") + "routers: { core: { ports: { db: { peer: web/spare } } } }\n";
+    let mut lines = lines_of(&model, &file, false);
     lines.sort();
     assert_eq!(
         lines,
@@ -157,7 +158,7 @@ fn a_peering_moves_with_one_side_mentioned() {
             "~ port acme db/core peer: core/db -> none",
         ]
     );
-    let moved = applied(&model, &web("spare: { peer: core/db }"), false);
+    let moved = applied(&model, &file, false);
     assert_eq!(
         port(&moved, "core/db").peer,
         Some(port(&moved, "web/spare").id)
@@ -282,6 +283,121 @@ fn what_the_model_refuses_is_shown_where_it_was_written() {
             expected
         );
     }
+}
+
+/// The mistakes of a file, as one text.
+fn refused(model: &Model, text: &str) -> String {
+    let file = TopologyFile::parse("f", text).unwrap();
+    plan(model, &file, false).unwrap_err().to_string()
+}
+
+#[test]
+fn a_peer_is_not_taken_from_a_port_that_the_file_leaves_alone() {
+    let model = example();
+    let expected = "f:3:43: found peer core/web, expected a port without one: it is joined to web/core, \
+                    which the file would have to move (give it another `peer`, or `bind`)";
+    let steal = web("other: { peer: core/web }").replace("web: {", "new: {");
+    assert_eq!(refused(&model, &steal), expected);
+    let said_empty = steal.replace("bridges: {", "bridges: { web: { ports: { core: {} } },");
+    assert!(refused(&model, &said_empty).contains(": found peer core/web"));
+    // Pruned, or joined to another port by the file itself, it is free.
+    let file = TopologyFile::parse(
+        "f",
+        &(steal.clone() + "routers: { core: { ports: { web: {} } } }"),
+    )
+    .unwrap();
+    plan(&model, &file, true).unwrap();
+    let moved = steal.replace(
+        "bridges: {",
+        "bridges: { web: { ports: { core: { bind: { host: h1, interface: x } } } },",
+    );
+    let after = applied(&model, &moved, false);
+    assert_eq!(
+        port(&after, "core/web").peer,
+        Some(port(&after, "new/other").id)
+    );
+    let both = steal + "routers: { core: { ports: { web: { peer: new/other } } } }\n";
+    let after = applied(&model, &both, false);
+    assert_eq!(
+        port(&after, "core/web").peer,
+        Some(port(&after, "new/other").id)
+    );
+    assert_eq!(port(&after, "web/core").peer, None);
+}
+
+#[test]
+fn lines_are_in_order_of_kind_tenant_and_name() {
+    let ports = "c: {}, a: {}, d: {}, b: {}, f: {}, e: {}";
+    let tenant = |name: &str| {
+        format!(
+            "weft: v1\ntenant: {name}\nbridges: {{ y: {{ ports: {{ {ports} }} }}, x: {{ ports: {{ {ports} }} }} }}\n"
+        )
+    };
+    let file = tenant("t2") + "---\n" + &tenant("t1");
+    let names = |sign: &str, kind: &str| -> Vec<String> {
+        let mut names = Vec::new();
+        for tenant in ["t1", "t2"] {
+            for device in ["x", "y"] {
+                let port = |port: &str| format!("{sign} port {tenant} {device}/{port}");
+                match kind {
+                    "bridge" => names.push(format!("{sign} bridge {tenant} {device}")),
+                    _ => names.extend(["a", "b", "c", "d", "e", "f"].map(port)),
+                }
+            }
+        }
+        names
+    };
+    let expected = [
+        vec!["+ tenant t1".to_owned(), "+ tenant t2".to_owned()],
+        names("+", "bridge"),
+        names("+", "port"),
+    ];
+    assert_eq!(lines_of(&Model::default(), &file, false), expected.concat());
+    let model = applied(&Model::default(), &file, false);
+    let empty = "weft: v1\ntenant: t1\n---\nweft: v1\ntenant: t2\n";
+    let expected = [names("-", "port"), names("-", "bridge")].concat();
+    assert_eq!(lines_of(&model, empty, true), expected);
+}
+
+#[test]
+fn a_route_that_would_not_be_used_is_told_along() {
+    let model = example();
+    let text = "weft: v1\ntenant: acme\nrouters: { core: { routes: [{ to: 10.9.0.0/16, via: 10.0.2.254 }, { to: 10.8.0.0/16, via: 192.168.77.1 }] } }";
+    let file = TopologyFile::parse("f", text).unwrap();
+    let notes = plan(&model, &file, false).unwrap().notes;
+    assert_eq!(
+        notes,
+        [
+            "route 10.8.0.0/16 via 192.168.77.1 of router acme core is inactive: 192.168.77.1 is in no connected subnet"
+        ]
+    );
+    let model = applied(&model, text, false);
+    assert_eq!(
+        plan(&model, &file, false).unwrap().notes,
+        [""; 0],
+        "nothing changes"
+    );
+    // Made so by another change.
+    let text = "weft: v1\ntenant: acme\nrouters: { core: { ports: { db: { addresses: [10.7.0.1/24] } } } }";
+    let file = TopologyFile::parse("f", text).unwrap();
+    let notes = plan(&model, &file, false).unwrap().notes;
+    assert_eq!(
+        notes,
+        [
+            "route 10.9.0.0/16 via 10.0.2.254 of router acme core is inactive: 10.0.2.254 is in no connected subnet"
+        ],
+        "what was so before isn't told again"
+    );
+    // Of several routes of one prefix one is used.
+    let text = "weft: v1\ntenant: acme\nrouters: { core: { routes: [{ to: 10.9.0.0/16, via: 10.0.2.254 }, { to: 10.9.0.0/16, via: 10.0.2.253 }, { to: 10.9.0.0/16, action: reject, weight: 50 }, { to: 10.0.1.0/24, via: 10.0.2.9 }] } }";
+    let file = TopologyFile::parse("f", text).unwrap();
+    let notes = plan(&example(), &file, false).unwrap().notes;
+    let expected = [
+        "route 10.0.1.0/24 via 10.0.2.9 of router acme core is inactive: 10.0.1.0/24 is connected",
+        "route 10.9.0.0/16 via 10.0.2.253 of router acme core is inactive: one of 10.9.0.0/16 with weight 50 is used",
+        "route 10.9.0.0/16 via 10.0.2.254 of router acme core is inactive: one of 10.9.0.0/16 with weight 50 is used",
+    ];
+    assert_eq!(notes, expected);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use weft_vnet::{Encapsulation, Mac, PortAddress, Route, RouteAction};
 
 use super::mistake::{Mistake, Mistakes, Span, Spanned};
 use super::reader::{Fields, Keys, Reader, list};
-use super::yaml::{self, Node, Source};
+use super::yaml::{self, Node, Source, Value};
 
 const DOCUMENT: Keys = Keys {
     what: "a document",
@@ -173,8 +173,12 @@ impl TopologyFile {
         let source = Source::new(name, text);
         let nodes = yaml::documents(&source).map_err(|mistake| Mistakes::new(vec![mistake]))?;
         let mut reader = Reader::new(&source);
-        let documents: Vec<Document> = nodes
-            .iter()
+        // A list of documents is what they are in JSON, which has no `---`.
+        let listed = nodes.iter().flat_map(|node| match &node.value {
+            Value::Sequence(items) => items.iter(),
+            _ => std::slice::from_ref(node).iter(),
+        });
+        let documents: Vec<Document> = listed
             .filter_map(|node| document(&mut reader, node))
             .collect();
         repeated_names(&mut reader, &documents);
@@ -195,6 +199,25 @@ impl TopologyFile {
             return Err(Mistakes::new(mistakes));
         }
         Ok(TopologyFile { documents, source })
+    }
+
+    /// Parses a file as it was read. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`TopologyFile::parse`], and the first byte that isn't UTF-8.
+    pub fn parse_bytes(name: &str, bytes: &[u8]) -> Result<TopologyFile, Mistakes> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => TopologyFile::parse(name, text),
+            Err(error) => {
+                let text = String::from_utf8_lossy(bytes);
+                let source = Source::new(name, &text);
+                let start = error.valid_up_to();
+                let byte = bytes.get(start).copied().unwrap_or_default();
+                let message = format!("found byte {byte:#04x}, expected UTF-8");
+                let mistake = source.mistake(source.span_at(start), message);
+                Err(Mistakes::new(vec![mistake]))
+            }
+        }
     }
 
     /// A mistake at a place of this file.

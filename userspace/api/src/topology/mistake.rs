@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
+/// A longer line isn't shown along with a mistake in it.
+const LINE_BYTES_MAX: usize = 1000;
+
 /// Where something stands in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -65,6 +68,23 @@ impl Mistake {
         }
     }
 
+    /// Whether its line is one that people read; a label is of no use without it.
+    fn can_be_shown(&self) -> bool {
+        let text = self.source.inner().as_bytes();
+        let (before, after) = text.split_at(self.span.start.min(text.len()));
+        let is_newline = |byte: &u8| *byte == b'\n';
+        let start = before
+            .iter()
+            .rev()
+            .take(LINE_BYTES_MAX)
+            .take_while(|it| !is_newline(it));
+        let end = after
+            .iter()
+            .take(LINE_BYTES_MAX)
+            .take_while(|it| !is_newline(it));
+        start.count() + end.count() < LINE_BYTES_MAX
+    }
+
     /// The name of the file it is in.
     pub fn file(&self) -> &str {
         self.source.name()
@@ -88,10 +108,14 @@ impl Diagnostic for Mistake {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&*self.source as &dyn SourceCode)
+        self.can_be_shown()
+            .then_some(&*self.source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        if !self.can_be_shown() {
+            return None;
+        }
         let length = self.span.end.saturating_sub(self.span.start);
         let label = LabeledSpan::new(Some("here".into()), self.span.start, length);
         Some(Box::new(std::iter::once(label)))
@@ -130,3 +154,29 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mistake at the last byte of `text`.
+    fn last(text: &str) -> Mistake {
+        let source = Arc::new(NamedSource::new("f", text.to_owned()));
+        let span = Span {
+            start: text.len() - 1,
+            end: text.len(),
+            line: 2,
+            column: 1,
+        };
+        Mistake::new(&source, span, "wrong".into())
+    }
+
+    #[test]
+    fn a_line_is_shown_unless_it_is_too_long() {
+        let shown =
+            |mistake: &Mistake| (mistake.source_code().is_some(), mistake.labels().is_some());
+        let long = "x".repeat(100_000);
+        assert_eq!(shown(&last(&format!("{long}\nab"))), (true, true));
+        assert_eq!(shown(&last(&format!("a\n{long}"))), (false, false));
+    }
+}

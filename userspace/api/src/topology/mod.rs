@@ -4,7 +4,7 @@
 mod document;
 mod mistake;
 mod reader;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use document::{
     Attachment, BridgeEntry, Document, HostEntry, PortEntry, RouterEntry, TopologyFile,

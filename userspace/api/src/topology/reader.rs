@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 
 use super::mistake::{Mistake, Span, Spanned};
-use super::yaml::{Node, Source, Value};
+use super::yaml::{Node, Source, Value, brief};
 
 /// Longest name of an object.
 const NAME_LENGTH_MAX: usize = 63;
@@ -108,7 +108,8 @@ impl<'s> Reader<'s> {
 
     fn unknown_key(&mut self, span: Span, name: &str, keys: &Keys) {
         let message = format!(
-            "found `{name}`, expected a key of {}: {}",
+            "found `{}`, expected a key of {}: {}",
+            brief(name),
             keys.what,
             list(keys.known)
         );
@@ -283,6 +284,7 @@ pub(crate) fn list(words: &[&str]) -> String {
 pub(crate) fn closest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     known
         .iter()
+        .filter(|candidate| word.len().abs_diff(candidate.len()) <= 2)
         .map(|candidate| (distance(word, candidate), *candidate))
         .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len())
         .min()

@@ -2,6 +2,7 @@
 //! here; that is `reader`. Built on the event parser rather than a ready-made loader, because a
 //! loader loses keys written twice, and that is the mistake a long file hides best.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use super::mistake::{Mistake, Span};
 const DEPTH_MAX: usize = 32;
 /// Nodes of a file after its aliases are followed; what bounds "billion laughs" files.
 const NODES_MAX: usize = 1_000_000;
+
+/// Characters of a value that an error tells.
+const FOUND_CHARS_MAX: usize = 60;
 
 /// A file's text, able to turn the parser's character positions into bytes.
 #[derive(Clone, Debug)]
@@ -45,6 +49,46 @@ impl Source {
 
     pub(crate) fn mistake(&self, span: Span, message: impl Into<String>) -> Mistake {
         Mistake::new(&self.named, span, message.into())
+    }
+
+    /// The place of one character, given by its byte offset.
+    pub(crate) fn span_at(&self, start: usize) -> Span {
+        let text = self.text();
+        let before = &text[..start];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let length = text[start..].chars().next().map_or(0, char::len_utf8);
+        Span {
+            start,
+            end: start + length,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+
+    /// A tab that indents, on the line of `marker` or, where `below` says so, on a later one.
+    fn leading_tab(&self, marker: &Marker, below: bool) -> Option<usize> {
+        let text = self.text();
+        let mut start = text[..self.offset(marker)]
+            .rfind('\n')
+            .map_or(0, |newline| newline + 1);
+        let lines = text[start..].split_inclusive('\n');
+        for line in lines.take(if below { usize::MAX } else { 1 }) {
+            let tab = line.bytes().take_while(|byte| *byte == b' ').count();
+            let content = line.trim_start();
+            let is_content = !content.is_empty() && !content.starts_with('#');
+            if is_content && line.as_bytes().get(tab) == Some(&b'\t') {
+                return Some(start + tab);
+            }
+            start += line.len();
+        }
+        None
+    }
+
+    /// A tab between a key and its value, right before `marker`.
+    fn tab_behind_colon(&self, marker: &Marker) -> Option<usize> {
+        let before = &self.text()[..self.offset(marker)];
+        let key = before.trim_end_matches('\t');
+        (key.len() < before.len() && key.ends_with(':')).then_some(key.len())
     }
 
     fn offset(&self, marker: &Marker) -> usize {
@@ -95,14 +139,45 @@ impl Node {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
     }
 
+    /// The same in JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        match &self.value {
+            _ if self.is_nothing() => serde_json::Value::Null,
+            Value::Scalar { text, plain: true } => match text.as_str() {
+                "true" => true.into(),
+                "false" => false.into(),
+                text => text
+                    .parse::<u64>()
+                    .map_or_else(|_| text.into(), serde_json::Value::from),
+            },
+            Value::Scalar { text, plain: false } => text.as_str().into(),
+            Value::Sequence(items) => items.iter().map(Node::json).collect(),
+            Value::Mapping(entries) => entries
+                .iter()
+                .filter_map(|(key, value)| match &key.value {
+                    Value::Scalar { text, .. } => Some((text.clone(), value.json())),
+                    Value::Sequence(_) | Value::Mapping(_) => None,
+                })
+                .collect(),
+        }
+    }
+
     /// How an error message calls it.
     pub(crate) fn found(&self) -> String {
         match &self.value {
             _ if self.is_nothing() => "nothing".into(),
-            Value::Scalar { text, .. } => format!("`{text}`"),
+            Value::Scalar { text, .. } => format!("`{}`", brief(text)),
             Value::Sequence(_) => "a list".into(),
             Value::Mapping(_) => "a mapping".into(),
         }
+    }
+}
+
+/// A text as errors tell it: not more of it than it takes to find it.
+pub(crate) fn brief(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(FOUND_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 
@@ -145,6 +220,14 @@ impl<'a> Builder<'a> {
         match self.parser.next() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
+                // The parser speaks of tabs where what they are in starts, or behind them.
+                let below = error.info().contains("tab");
+                let leading = self.source.leading_tab(error.marker(), below);
+                let behind = || self.source.tab_behind_colon(error.marker());
+                if let Some(tab) = leading.or_else(behind) {
+                    let span = self.source.span_at(tab);
+                    return Err(self.source.mistake(span, "found a tab, expected spaces"));
+                }
                 let span = self.source.span(error.marker(), error.marker());
                 Err(self
                     .source
@@ -191,7 +274,8 @@ impl<'a> Builder<'a> {
             }
         };
         if let Some(tag) = tag {
-            let message = format!("found the tag `{tag}`, expected a plain value");
+            let tag = tag.to_string();
+            let message = format!("found the tag `{}`, expected a plain value", brief(&tag));
             return Err(self.source.mistake(span, message));
         }
         let node = Node { span, value };

@@ -6,13 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 use weft_api::TopologyFile;
-use weft_api::export::{Selection, export as write};
+use weft_api::export::{Selection, export as write, export_json};
 use weft_api::plan::{Plan, plan};
 use weft_vnet::Kind;
 
 use super::Session;
 use super::change::{commit, lines, print};
 use crate::Done;
+use crate::args::Format;
 
 /// Makes the topology what a file says.
 pub async fn apply(session: &Session, path: &Path, prune: bool, dry_run: bool) -> Result<Done> {
@@ -35,8 +36,8 @@ pub async fn apply(session: &Session, path: &Path, prune: bool, dry_run: bool) -
 pub async fn diff(session: &Session, path: &Path, prune: bool) -> Result<Done> {
     let file = read(path)?;
     let plan: Plan = plan(&session.model().await?, &file, prune)?;
-    let value =
-        json!({ "changes": plan.lines.iter().map(ToString::to_string).collect::<Vec<_>>() });
+    let changes: Vec<String> = plan.lines.iter().map(ToString::to_string).collect();
+    let value = json!({ "changes": changes, "notes": plan.notes });
     session.output.show(&value, || lines(session, &plan))?;
     Ok(if plan.operations.is_empty() {
         Done::Well
@@ -52,23 +53,28 @@ pub async fn export(session: &Session, kind: Option<Kind>) -> Result<Done> {
         model.find_tenant(tenant)?;
     }
     let tenant = session.tenant.as_deref();
-    session
-        .output
-        .text(&write(&model, Selection { kind, tenant }))?;
+    let selection = Selection { kind, tenant };
+    match session.output.format {
+        Format::Json => {
+            let documents = export_json(&model, selection)?;
+            session.output.show(&documents, String::new)?;
+        }
+        Format::Table | Format::Yaml => session.output.text(&write(&model, selection))?,
+    }
     Ok(Done::Well)
 }
 
 fn read(path: &Path) -> Result<TopologyFile> {
-    let (name, text) = if path == Path::new("-") {
-        let mut text = String::new();
+    let (name, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
         std::io::stdin()
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .context("reading standard input")?;
-        ("standard input".to_owned(), text)
+        ("standard input".to_owned(), bytes)
     } else {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-        (name, text)
+        let bytes = std::fs::read(path).with_context(|| format!("reading {name}"))?;
+        (name, bytes)
     };
-    Ok(TopologyFile::parse(&name, &text)?)
+    Ok(TopologyFile::parse_bytes(&name, &bytes)?)
 }

@@ -48,13 +48,15 @@ pub async fn commit(session: &Session, plan: impl Fn(&Model) -> Result<Plan>) ->
 /// Prints a plan, and how it ended.
 pub fn print(session: &Session, plan: &Plan, revision: Option<u64>, end: &str) -> Result<()> {
     let changes: Vec<String> = plan.lines.iter().map(ToString::to_string).collect();
-    let value = json!({ "changes": changes, "revision": revision, "result": end });
+    let value = json!({
+        "changes": changes, "notes": plan.notes, "revision": revision, "result": end,
+    });
     session
         .output
         .show(&value, || lines(session, plan) + end + "\n")
 }
 
-/// A plan's lines, in colour on a terminal.
+/// A plan's lines and notes, in colour on a terminal.
 pub fn lines(session: &Session, plan: &Plan) -> String {
     let line = |line: &weft_api::PlanLine| {
         let colour = match line.sign {
@@ -64,7 +66,10 @@ pub fn lines(session: &Session, plan: &Plan) -> String {
         };
         session.output.paint(&line.to_string(), colour) + "\n"
     };
-    plan.lines.iter().map(line).collect()
+    let word = session.output.paint("note", AnsiColors::Yellow);
+    let note = |note: &String| format!("{word}: {note}\n");
+    let (lines, notes) = (plan.lines.iter().map(line), plan.notes.iter().map(note));
+    lines.chain(notes).collect()
 }
 
 /// Deletes an object.

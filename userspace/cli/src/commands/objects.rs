@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use weft_api::kinds::collection;
-use weft_vnet::{DeviceId, Host, Kind, Model, Object, Port, TenantId};
+use weft_vnet::{DeviceId, Host, Kind, Model, Object, Port, Route, TenantId};
 
 use super::Session;
 use crate::Done;
@@ -112,7 +112,25 @@ fn table(session: &Session, model: &Model, kind: Kind, objects: &[Object]) -> St
     };
     let right = ["PORTS", "ROUTES", "BRIDGES", "ROUTERS", "HOSTS"];
     let rows = objects.iter().map(|object| row(model, object)).collect();
-    session.output.table(columns, &right, rows)
+    let notes = objects.iter().map(|object| notes(model, object));
+    session.output.table(columns, &right, rows) + &notes.collect::<String>()
+}
+
+/// What to know about an object: the routes that a router doesn't use.
+fn notes(model: &Model, object: &Object) -> String {
+    let Object::Router(router) = object else {
+        return String::new();
+    };
+    let note = |(route, why): (&Route, String)| {
+        let Route {
+            to,
+            action,
+            weight: _,
+        } = route;
+        format!("{}: route {to} {action} is inactive: {why}\n", router.name)
+    };
+    let inactive = model.inactive_routes(router);
+    inactive.into_iter().map(note).collect()
 }
 
 fn row(model: &Model, object: &Object) -> Vec<String> {

@@ -97,6 +97,57 @@ fn what_export_writes_apply_takes() {
 }
 
 #[test]
+fn export_as_json_has_the_same_documents() {
+    let server = example();
+    let text = ok(&server, &["export", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let port = &json[0]["bridges"]["web"]["ports"]["web-1"];
+    assert_eq!(port["addresses"], serde_json::json!(["10.0.1.11"]));
+    assert_eq!(json[1]["hosts"]["h1"]["zones"]["default"], "172.30.1.1");
+    let ran = weft_at(&server.endpoint, &["apply", "-f", "-", "--prune"], &text);
+    assert_eq!(
+        (ran.status, ran.out.as_str()),
+        (0, "no change\n"),
+        "{ran:?}"
+    );
+    let yaml = ok(&server, &["export", "-o", "yaml"]);
+    assert_eq!(yaml, ok(&server, &["export"]));
+}
+
+#[test]
+fn a_file_that_is_no_text_names_the_place() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.yaml");
+    std::fs::write(&path, b"weft: v1\n# gr\xfc\xdfe\n").unwrap();
+    let path = path.to_str().unwrap();
+    let ran = weft(&server, &["apply", "-f", path]);
+    let expected = format!(
+        "{path}:2:5: found byte 0xfc, expected UTF-8\nerror: 1 mistake, nothing was changed\n"
+    );
+    assert_eq!((ran.status, ran.err), (1, expected));
+}
+
+#[test]
+fn routes_that_are_not_used_are_told() {
+    let server = example();
+    let text = "weft: v1\ntenant: acme\nrouters: { core: { routes: [{ to: 10.8.0.0/16, via: 192.168.77.1 }] } }\n";
+    let why = "is inactive: 192.168.77.1 is in no connected subnet\n";
+    let ran = weft_at(&server.endpoint, &["diff", "-f", "-"], text);
+    let note = format!("note: route 10.8.0.0/16 via 192.168.77.1 of router acme core {why}");
+    assert!(ran.out.ends_with(&note), "{ran:?}");
+    let ran = weft_at(&server.endpoint, &["apply", "-f", "-"], text);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(
+        ran.out.ends_with(&format!("{note}applied revision 2\n")),
+        "{ran:?}"
+    );
+    let shown = ok(&server, &["get", "router", "core"]);
+    let note = format!("core: route 10.8.0.0/16 via 192.168.77.1 {why}");
+    assert!(shown.ends_with(&note), "{shown}");
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_names_the_place() {
     let server = Server::start();
     let text = std::fs::read_to_string(EXAMPLE)

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use weft_api::types::{Change, OwnedState, StateChange};
-use weft_vnet::{Model, Object, Operation};
+use weft_vnet::{Model, Object};
 
 use crate::state::Table as StateTable;
 use crate::{Result, StoreError};
@@ -234,13 +234,11 @@ impl Tables {
             return Err(format!("its format is {format}, this weft knows {FORMAT}"));
         }
         let objects: Vec<Object> = values(&self.objects)?;
-        let operations: Vec<Operation> = objects.into_iter().map(Operation::Put).collect();
-        let model = Model::default().apply(&operations);
-        let mut model = model.map_err(|invalid| {
+        let model = Model::restore(objects, self.number("revision")?);
+        let model = model.map_err(|invalid| {
             let reasons: Vec<String> = invalid.iter().map(ToString::to_string).collect();
             format!("its topology contradicts itself: {}", reasons.join("; "))
         })?;
-        model.revision = self.number("revision")?;
         let state: Vec<OwnedState> = values(&self.state)?;
         let store = self.meta("store")?;
         Ok(Loaded {

@@ -8,11 +8,12 @@ use crate::flow_state::StateEntry;
 use crate::id::{PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::{DeviceId, Model, Port};
-use crate::route::{Lookup, RoutingTable, Target};
+use crate::route::{Inactive, Lookup, RoutingTable, Target};
 use crate::simulate::{Cause, Emission, Origin};
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use crate::walk::{Next, Walk};
+use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 use weft_common::DropReason;
 use weft_common::key::Network;
@@ -144,6 +145,9 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             (route, bits)
         });
         let Some((to, target)) = route else {
+            // For the trace only: the bits that decided are in the mask already.
+            let destination = Ipv4Addr::from(self.walk.packet.key.dst_v4());
+            self.tell(|_| format!("no route to {destination}"));
             return self
                 .walk
                 .drop(DropReason::NoRoute, Some(Cause::Router(self.router)));
@@ -158,6 +162,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
                 let cause = Some(Cause::Router(self.router));
                 return self.walk.drop(DropReason::RouterLocal, cause);
             }
+            Target::Inactive { address, why } => return self.no_route(to, address, why),
             Target::Blackhole => return self.walk.drop(DropReason::BlackholeRoute, cause),
             Target::Reject => return self.walk.drop(DropReason::RejectRoute, cause),
             // The destination itself is the next hop, so all of it decides.
@@ -176,6 +181,24 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             }
             Hop::Unknown { port, address } => self.ask(port, address),
         }
+    }
+
+    /// There is no route but one that isn't used.
+    fn no_route(&mut self, to: Ipv4Net, via: Ipv4Addr, why: Inactive) -> Next {
+        // For the trace only: the bits that decided are in the mask already.
+        let destination = Ipv4Addr::from(self.walk.packet.key.dst_v4());
+        self.tell(|_| {
+            let why = why.describe(via);
+            format!("no active route to {destination}; {to} via {via} is inactive: {why}")
+        });
+        let router = self.router;
+        let cause = Cause::InactiveRoute {
+            router,
+            to,
+            via,
+            why,
+        };
+        self.walk.drop(DropReason::NoRoute, Some(cause))
     }
 
     /// Asks for a next hop; the packet waits.

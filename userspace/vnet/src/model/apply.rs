@@ -4,8 +4,8 @@
 //! transaction would be accepted.
 
 use super::draft::Draft;
-use super::validate::validate;
-use super::{Invalid, Model, Operation};
+use super::validate::{validate, validate_new};
+use super::{Invalid, Model, Object, Operation};
 
 impl Model {
     /// The model after `operations`, with the next revision.
@@ -25,7 +25,28 @@ impl Model {
         }
         draft.join_peers();
         validate(&mut draft);
+        validate_new(&mut draft);
         draft.finish()
+    }
+
+    /// The model that was stored as these objects. Only what would contradict itself is refused: what an
+    /// earlier version took stays, until somebody changes it.
+    ///
+    /// # Errors
+    /// Every contradiction.
+    pub fn restore(
+        objects: impl IntoIterator<Item = Object>,
+        revision: u64,
+    ) -> Result<Model, Vec<Invalid>> {
+        let empty = Model::default();
+        let mut draft = Draft::new(&empty);
+        for (index, object) in objects.into_iter().enumerate() {
+            draft.put(index, &object);
+        }
+        draft.join_peers();
+        validate(&mut draft);
+        let model = draft.finish()?;
+        Ok(Model { revision, ..model })
     }
 }
 
@@ -176,6 +197,99 @@ mod tests {
         let mut port = port_of(&topology.model, "core/web");
         port.addresses = vec!["10.0.1.1/24".parse().unwrap(), "10.0.9.1".parse().unwrap()];
         assert_eq!(refused(&topology.model, &[put(port)])[0].1, "/addresses/1");
+    }
+
+    /// The router's port `core/web` with these addresses, and a new port `core/x` with those.
+    fn subnets(topology: &Topology, web: &str, other: &str) -> [Operation; 2] {
+        let addresses = |text: &str| text.split(' ').map(|it| it.parse().unwrap()).collect();
+        let web = Port {
+            addresses: addresses(web),
+            ..port_of(&topology.model, "core/web")
+        };
+        let other = Port {
+            addresses: addresses(other),
+            ..topology.port_object("core/x")
+        };
+        [put(web), put(other)]
+    }
+
+    #[test]
+    fn a_router_has_no_address_that_means_its_whole_subnet() {
+        let topology = Topology::two_subnets();
+        for (address, expected) in [
+            (
+                "10.8.1.0/24",
+                "10.8.1.0 is the network address of 10.8.1.0/24: expected one from 10.8.1.1 to 10.8.1.254",
+            ),
+            (
+                "10.8.1.255/24",
+                "10.8.1.255 is the broadcast address of 10.8.1.0/24: expected one from 10.8.1.1 to 10.8.1.254",
+            ),
+            (
+                "10.8.1.4/30",
+                "10.8.1.4 is the network address of 10.8.1.4/30: expected one from 10.8.1.5 to 10.8.1.6",
+            ),
+        ] {
+            let operations = subnets(&topology, "10.0.1.1/24", address);
+            let expected = (1, "/addresses/0".to_owned(), expected.to_owned());
+            assert_eq!(refused(&topology.model, &operations), [expected]);
+        }
+        // RFC 3021, and the address of one machine.
+        for address in ["10.8.1.0/31", "10.8.1.1/31", "10.8.1.0/32", "10.8.1.5/30"] {
+            let operations = subnets(&topology, "10.0.1.1/24", address);
+            topology.model.apply(&operations).unwrap();
+        }
+    }
+
+    #[test]
+    fn subnets_of_a_router_do_not_overlap() {
+        let topology = Topology::two_subnets();
+        for (web, other, expected) in [
+            (
+                "10.0.1.1/24",
+                "10.8.0.1/24 10.0.0.1/16",
+                "10.0.0.1/16 overlaps 10.0.1.1/24 of core/web",
+            ),
+            (
+                "10.0.1.1/24",
+                "10.8.0.1/24 10.0.2.9/25",
+                "10.0.2.9/25 overlaps 10.0.2.1/24 of core/db",
+            ),
+        ] {
+            let errors = refused(&topology.model, &subnets(&topology, web, other));
+            let text = format!("{expected}: expected another subnet on each port of a router");
+            assert!(
+                errors.contains(&(1, "/addresses/1".into(), text)),
+                "{errors:?}"
+            );
+        }
+        // Two addresses in the subnet of one port, and neighbouring subnets, are fine.
+        let operations = subnets(&topology, "10.0.1.1/25 10.0.1.2/25", "10.0.1.129/25");
+        topology.model.apply(&operations).unwrap();
+        // Another router may have the same subnet.
+        let mut topology = topology;
+        topology.router("other");
+        topology.port("other/x", &["10.0.1.1/24"]);
+    }
+
+    #[test]
+    fn what_is_stored_already_is_not_judged_by_later_rules() {
+        let topology = Topology::two_subnets();
+        let mut old = topology.model.clone();
+        let db = std::sync::Arc::make_mut(old.ports.get_mut(&topology.id("core/db")).unwrap());
+        db.addresses = vec!["10.0.1.0/24".parse().unwrap()];
+        assert!(Model::default().apply(&puts(&old)).is_err());
+        let restored = Model::restore(old.objects(), old.revision).unwrap();
+        assert_eq!(restored, old);
+        let other = Port {
+            addresses: vec!["10.0.1.99".parse().unwrap()],
+            ..topology.port_object("web/x")
+        };
+        restored.apply(&[put(other)]).unwrap();
+    }
+
+    fn puts(model: &Model) -> Vec<Operation> {
+        model.objects().map(Operation::Put).collect()
     }
 
     #[test]

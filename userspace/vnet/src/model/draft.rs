@@ -143,6 +143,11 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
+    /// The operation that put the object, if this transaction did.
+    pub(super) fn put_by(&self, kind: Kind, id: Uuid) -> Option<usize> {
+        self.put_by.get(&(kind, id)).copied()
+    }
+
     /// Whether this transaction put the object.
     pub(super) fn touched(&self, kind: Kind, id: Uuid) -> bool {
         self.put_by.contains_key(&(kind, id))

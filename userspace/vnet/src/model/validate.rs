@@ -4,9 +4,10 @@
 
 use super::draft::Draft;
 use super::{DeviceId, Kind, Model, Port, Route, RouteAction};
-use crate::id::{BridgeId, HostId, TenantId};
+use crate::id::{BridgeId, HostId, RouterId, TenantId};
 use crate::mac::Mac;
-use std::collections::HashMap;
+use ipnet::Ipv4Net;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
@@ -30,6 +31,15 @@ pub(super) fn validate(draft: &mut Draft<'_>) {
     bindings(draft, &model);
     seeded_macs(draft, &model);
     device_addresses(draft, &model);
+}
+
+/// What is refused of a change only: a topology that was stored with it goes on working.
+pub(super) fn validate_new(draft: &mut Draft<'_>) {
+    let model = draft.model.clone();
+    for port in model.ports.values() {
+        whole_subnets(draft, port);
+    }
+    overlaps(draft, &model);
 }
 
 fn at(port: &Port) -> (Kind, Uuid) {
@@ -294,6 +304,94 @@ fn port_addresses(draft: &mut Draft<'_>, port: &Port) {
     }
 }
 
+/// Addresses of a router's port that mean everyone in its subnet, or nobody (RFC 1122, 3.2.1.3). A /31 has no
+/// such (RFC 3021).
+fn whole_subnets(draft: &mut Draft<'_>, port: &Port) {
+    if matches!(port.device, DeviceId::Bridge(_)) || draft.unchanged_port(port) {
+        return;
+    }
+    for (index, address) in port.addresses.iter().enumerate() {
+        let Some(net) = address.ipv4_network().filter(|it| it.prefix_len() <= 30) else {
+            continue;
+        };
+        let (first, last) = (net.network(), net.broadcast());
+        let what = match net.addr() {
+            it if it == first => "network",
+            it if it == last => "broadcast",
+            _ => continue,
+        };
+        let message = format!(
+            "{} is the {what} address of {}: expected one from {} to {}",
+            net.addr(),
+            net.trunc(),
+            Ipv4Addr::from_bits(first.to_bits().saturating_add(1)),
+            Ipv4Addr::from_bits(last.to_bits().saturating_sub(1)),
+        );
+        draft.refuse_at(at(port), format!("/addresses/{index}"), message);
+    }
+}
+
+/// Each subnet of a router is on one of its ports: a destination would be a neighbour on two otherwise. The
+/// port that this transaction put, or put later, is to blame.
+fn overlaps(draft: &mut Draft<'_>, model: &Model) {
+    let mut routers: BTreeMap<RouterId, Vec<Subnet<'_>>> = BTreeMap::new();
+    for port in model.ports.values() {
+        let DeviceId::Router(router) = port.device else {
+            continue;
+        };
+        let subnets = port.addresses.iter().enumerate().filter_map(|(index, it)| {
+            let net = it.ipv4_network()?;
+            Some(Subnet { net, port, index })
+        });
+        routers.entry(router).or_default().extend(subnets);
+    }
+    for mut subnets in routers.into_values() {
+        // Two prefixes overlap when one holds the other: it starts no later and ends no earlier.
+        subnets.sort_by_key(|it| (it.net.network(), it.net.prefix_len(), it.port.id));
+        let mut open: Vec<&Subnet<'_>> = Vec::new();
+        for subnet in &subnets {
+            while open
+                .last()
+                .is_some_and(|outer| !outer.net.contains(&subnet.net))
+            {
+                open.pop();
+            }
+            let is_new = |outer: &&&Subnet<'_>| {
+                let (a, b) = (outer.port, subnet.port);
+                a.id != b.id && !(draft.unchanged_port(a) && draft.unchanged_port(b))
+            };
+            if let Some(outer) = open.iter().rev().find(is_new) {
+                refuse_overlap(draft, model, outer, subnet);
+            }
+            open.push(subnet);
+        }
+    }
+}
+
+/// An address of a router's port, with its prefix.
+struct Subnet<'a> {
+    net: Ipv4Net,
+    port: &'a Port,
+    /// Which of the port's addresses.
+    index: usize,
+}
+
+fn refuse_overlap(draft: &mut Draft<'_>, model: &Model, a: &Subnet<'_>, b: &Subnet<'_>) {
+    let by = |it: &Subnet<'_>| draft.put_by(Kind::Port, it.port.id.0);
+    let (blamed, other) = if by(a) > by(b) { (a, b) } else { (b, a) };
+    let message = format!(
+        "{} overlaps {} of {}: expected another subnet on each port of a router",
+        blamed.net,
+        other.net,
+        model.port_path(other.port.id)
+    );
+    draft.refuse_at(
+        at(blamed.port),
+        format!("/addresses/{}", blamed.index),
+        message,
+    );
+}
+
 /// What a single machine may have (RFC 1122, 3.2.1.3).
 fn is_unicast(address: Ipv4Addr) -> bool {
     !address.is_multicast()
@@ -344,7 +442,7 @@ fn device_addresses(draft: &mut Draft<'_>, model: &Model) {
     }
 }
 
-/// Refuses the second owner of something. The one that this transaction put is the one to blame.
+/// Refuses the second owner of something. The one that this transaction put, or put later, is to blame.
 struct Unique<K> {
     pointer: String,
     complaint: &'static str,
@@ -367,11 +465,13 @@ impl<K: Eq + Hash> Unique<K> {
             return;
         };
         let (kind, id) = owner;
-        let (blamed, pointer, holder) = if draft.touched(kind, id) {
-            (owner, &self.pointer, first_text.as_str())
-        } else {
-            (*first, first_pointer, text)
-        };
+        let (first_kind, first_id) = *first;
+        let (blamed, pointer, holder) =
+            if draft.put_by(kind, id) > draft.put_by(first_kind, first_id) {
+                (owner, &self.pointer, first_text.as_str())
+            } else {
+                (*first, first_pointer, text)
+            };
         draft.refuse_at(
             blamed,
             pointer.clone(),

@@ -3,7 +3,7 @@
 use crate::fixture::Topology;
 use crate::flow_state::StateEntry;
 use crate::model::RouteAction::{Blackhole, Reject, Via};
-use crate::{Cause, Entry, Mac, Origin, Outcome, Packet, Tag, Verdict, text};
+use crate::{Cause, Entry, Mac, Origin, Outcome, Packet, Step, Tag, Verdict, simulate, text};
 use std::net::Ipv4Addr;
 use weft_common::DropReason;
 use weft_wire::Arp;
@@ -158,6 +158,66 @@ fn a_route_without_a_connected_next_hop_is_not_used() {
         let outcome = topology.send("web/web-1", "udp 10.0.1.11:1 > 198.51.100.7:2");
         assert_eq!(dropped(&outcome), Some(DropReason::NoRoute), "{via}");
     }
+}
+
+#[test]
+fn a_drop_without_a_route_names_the_inactive_one() {
+    let mut topology = Topology::two_subnets();
+    let [far, own] = [Ipv4Addr::new(192, 168, 77, 1), Ipv4Addr::new(10, 0, 2, 1)];
+    topology.route("core", "198.51.0.0/16", Via(own), 100);
+    topology.route("core", "198.51.100.0/24", Via(far), 100);
+    topology.route("core", "198.51.100.0/24", Via(own), 200);
+    let said = |topology: &Topology, to: &str| {
+        let sent = topology.frame("web/web-1", &format!("udp 10.0.1.11:1 > {to}:2"));
+        let outcome = topology.send_frame("web/web-1", &sent);
+        assert_eq!(dropped(&outcome), Some(DropReason::NoRoute), "{to}");
+        let Verdict::Drop { cause, .. } = outcome.verdict else {
+            panic!("a drop")
+        };
+        let cause = cause.unwrap().describe(&topology.snapshot());
+        let matched = matched(topology, "web/web-1", &outcome, &sent);
+        let prefix = matched.rsplit_once("ip_dst=").unwrap().1.to_owned();
+        (cause, prefix)
+    };
+    let expected = "router core, whose route 198.51.100.0/24 via 192.168.77.1 is inactive: \
+                    192.168.77.1 is in no connected subnet";
+    assert_eq!(
+        said(&topology, "198.51.100.7"),
+        (expected.into(), "198.51.100.0/24".into())
+    );
+    let expected = "router core, whose route 198.51.0.0/16 via 10.0.2.1 is inactive: \
+                    10.0.2.1 is the router's own address";
+    assert_eq!(
+        said(&topology, "198.51.7.7"),
+        (expected.into(), "198.51.0.0/18".into())
+    );
+    // No inactive route either: five bits tell it from 198.51.0.0/16.
+    assert_eq!(
+        said(&topology, "200.0.0.1"),
+        ("router core".into(), "200.0.0.0/5".into())
+    );
+    let mut steps: Vec<Step> = Vec::new();
+    let frame = topology.frame("web/web-1", "udp 10.0.1.11:1 > 198.51.100.7:2");
+    let packet = Packet::parse(Entry::Workload(topology.id("web/web-1")), 1, &frame, None).unwrap();
+    simulate(
+        &topology.snapshot(),
+        &topology.state,
+        &packet,
+        0,
+        &mut steps,
+    );
+    let step = "no active route to 198.51.100.7; 198.51.100.0/24 via 192.168.77.1 is inactive: \
+                192.168.77.1 is in no connected subnet";
+    assert!(
+        steps
+            .iter()
+            .any(|it| it.device == "router core" && it.text == step),
+        "{steps:?}"
+    );
+    // An active route that is less specific is used.
+    topology.route("core", "0.0.0.0/0", Blackhole, 100);
+    let outcome = topology.send_frame("web/web-1", &frame);
+    assert_eq!(dropped(&outcome), Some(DropReason::BlackholeRoute));
 }
 
 #[test]
