@@ -23,7 +23,7 @@ pub mod waiting;
 
 use crate::store_sync::StoreHealth;
 use floods::Floods;
-use flows::Decisions;
+use flows::{Decisions, is_learned};
 use misses::MadeSlots;
 use ports::Ports;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,7 +33,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use underlay::Peers;
 use waiting::Waiting;
-use weft_api::{StateChange, StateUpdate};
+use weft_api::{OwnedState, StateChange, StateUpdate};
 use weft_common::DropReason;
 use weft_datapath::network::HostNetwork;
 use weft_datapath::{Datapath, FlowTable, PortTable};
@@ -98,6 +98,10 @@ pub struct Engine<D> {
     remotes: watch::Sender<Vec<Ipv4Addr>>,
     /// Drops that the agent itself decided on, by port and reason.
     drops: BTreeMap<(Option<PortId>, DropReason), u64>,
+    /// What the batch of misses in hand taught.
+    learned_in_batch: BTreeSet<Tag>,
+    /// Why the last flow that should have been installed wasn't.
+    install_problem: Option<String>,
     misses: u64,
     has_topology: bool,
     has_network: bool,
@@ -146,6 +150,8 @@ impl<D: Datapath> Engine<D> {
             updates,
             remotes,
             drops: BTreeMap::new(),
+            learned_in_batch: BTreeSet::new(),
+            install_problem: None,
             misses: 0,
             has_topology: false,
             has_network: false,
@@ -173,6 +179,8 @@ impl<D: Datapath> Engine<D> {
         self.retry_waiting();
         self.forget_idle_addresses(now);
         self.floods.free_lists(now);
+        self.peers.free_indices(now);
+        self.retry_attachments();
     }
 
     /// The datapath, for the thread that reads misses from it.
@@ -195,9 +203,15 @@ impl<D: Datapath> Engine<D> {
             .values()
             .find(|host| host.name == self.host_name)
             .map(|host| host.id);
-        self.host = host.unwrap_or(NO_HOST);
+        let host = host.unwrap_or(NO_HOST);
         let new = Arc::new(Snapshot::build(model, activity));
         let mut dirty = changed_tags(&self.snapshot, &new);
+        if host != self.host {
+            // What was said of the old one would be withdrawn under the wrong name later.
+            self.unbind_all(&mut dirty);
+            self.release_flood_sets();
+            self.host = host;
+        }
         self.snapshot = new;
         self.reconcile(&mut dirty);
         self.redecide(&dirty);
@@ -207,6 +221,8 @@ impl<D: Datapath> Engine<D> {
     fn take_network(&mut self, network: HostNetwork) {
         self.network = network;
         self.has_network = true;
+        // Without a store, too: what is pinned goes on, by this agent's programs.
+        self.attach_underlay_interfaces();
         let mut dirty = BTreeSet::new();
         self.reconcile(&mut dirty);
         self.redecide(&dirty);
@@ -239,19 +255,38 @@ impl<D: Datapath> Engine<D> {
         let mut dirty = BTreeSet::new();
         for change in changes {
             let tag = match change {
-                StateChange::Put(owned) => {
-                    if owned.owner != self.host_name {
-                        // Another host has learned it since: what this one said is no longer its own.
-                        self.published.remove(&owned.entry.key());
+                StateChange::Put(owned) => self.take_entry(owned),
+                StateChange::Remove(owned) => {
+                    let key = owned.entry.key();
+                    if is_learned(&owned.entry) && self.published.get(&key) == Some(&owned.entry) {
+                        self.published.remove(&key);
+                        self.learned_used.remove(&key);
                     }
-                    self.state.apply(&owned.entry)
+                    self.state.remove(&owned.entry)
                 }
-                StateChange::Remove(owned) => self.state.remove(&owned.entry),
             };
             dirty.extend(tag);
         }
         self.redecide(&dirty);
         self.wake_waiting(&dirty);
+    }
+
+    /// What the store says is so, by whoever said it last.
+    fn take_entry(&mut self, owned: OwnedState) -> Option<Tag> {
+        let OwnedState { owner, entry } = owned;
+        let key = entry.key();
+        if owner != self.host_name {
+            // Another host has learned it since: what this one said is no longer its own.
+            self.published.remove(&key);
+            self.learned_used.remove(&key);
+        } else if is_learned(&entry) {
+            let said = self.published.entry(key).or_insert_with(|| entry.clone());
+            if *said != entry {
+                // This host said something newer, which is on its way through the store.
+                return None;
+            }
+        }
+        self.state.apply(&entry)
     }
 
     /// Tells the other hosts.
@@ -286,3 +321,6 @@ impl<D: Datapath> Engine<D> {
         *self.drops.entry((port, reason)).or_default() += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use weft_common::flood::{FloodList, FloodRemote};
 use weft_common::limits::{FLOOD_LISTS_MAX, FLOOD_LOCALS_MAX, FLOOD_REMOTES_MAX, SLOT_GRACE_SECS};
 use weft_common::port::{PortKind, PortRecord};
 use weft_datapath::Datapath;
-use weft_vnet::{BridgeId, FloodDomain, StateEntry, Tag};
+use weft_vnet::{BridgeId, FloodDomain, PortId, StateEntry, Tag};
 
 /// A domain's list, and its set while this host has ports in it.
 struct Flood {
@@ -204,7 +204,7 @@ impl<D: Datapath> Engine<D> {
             .find(|(host, _)| *host == self.host);
         let earlier = earlier
             .map(|(_, bits)| TunnelKey::from_bits(bits))
-            .filter(|key| self.ports.table.adopt(*key));
+            .filter(|key| !self.is_ready && self.ports.table.adopt(*key));
         match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
             Ok(key) => Some(key),
             Err(error) => {
@@ -212,6 +212,40 @@ impl<D: Datapath> Engine<D> {
                 None
             }
         }
+    }
+
+    /// Gives up every set, for a host that is another one from now on.
+    pub(super) fn release_flood_sets(&mut self) {
+        let domains = self.floods.domains.iter_mut();
+        let sets: Vec<(BridgeId, TunnelKey)> = domains
+            .filter_map(|(id, flood)| Some((*id, flood.key.take()?)))
+            .collect();
+        for (id, key) in sets {
+            self.release_flood_key(id, key);
+        }
+    }
+
+    /// Domains that are larger than a list, in words.
+    pub(super) fn flood_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for domain in self.snapshot.flood_domains() {
+            let is_here = |port: &&PortId| self.placement.ports.contains_key(*port);
+            let ports = domain.ports.iter().filter(is_here).count();
+            let hosts = self.snapshot.flood_hosts(domain.id);
+            let hosts = hosts.filter(|(host, _)| *host != self.host).count();
+            let bridge = self.snapshot.model().bridge_name(domain.id);
+            for (what, count, limit) in [
+                ("ports of this host", ports, FLOOD_LOCALS_MAX),
+                ("other hosts", hosts, FLOOD_REMOTES_MAX),
+            ] {
+                if count > limit {
+                    problems.push(format!(
+                        "bridge {bridge}: floods reach {limit} of {count} {what}"
+                    ));
+                }
+            }
+        }
+        problems
     }
 
     fn release_flood_key(&mut self, id: BridgeId, key: TunnelKey) {

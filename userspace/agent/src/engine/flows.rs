@@ -110,7 +110,7 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    fn redecide_flow(&mut self, id: FlowId) {
+    pub(super) fn redecide_flow(&mut self, id: FlowId) {
         let now = self.now_secs();
         let Some(old) = self.decisions.get(id) else {
             return;
@@ -195,6 +195,11 @@ impl<D: Datapath> Engine<D> {
             self.redecide(&dirty);
         }
     }
+}
+
+/// Whether a packet taught it.
+pub(super) fn is_learned(entry: &StateEntry) -> bool {
+    tag_of(entry).is_some()
 }
 
 /// The tag of decisions that used a learned address.

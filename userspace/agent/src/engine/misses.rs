@@ -6,10 +6,12 @@
 
 use super::Engine;
 use super::flows::Decision;
+use super::waiting::{Held, awaited};
 use std::collections::{BTreeSet, HashMap};
 use weft_common::event::MissReason;
+use weft_common::slot::Output;
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
-use weft_datapath::{Datapath, HeldPacket, Miss};
+use weft_datapath::{Datapath, FlowId, HeldPacket, Miss};
 use weft_vnet::{
     Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile,
     simulate,
@@ -39,6 +41,7 @@ struct Pending {
 impl<D: Datapath> Engine<D> {
     /// Decides a batch of misses, in order, and publishes their flows.
     pub fn handle_misses(&mut self, misses: Vec<Miss>) {
+        self.learned_in_batch.clear();
         let mut pending = Vec::new();
         for miss in misses {
             self.misses += 1;
@@ -46,11 +49,18 @@ impl<D: Datapath> Engine<D> {
         }
         let now = self.now_secs();
         for flow in pending {
-            self.publish_flow(flow, now);
+            // A later packet of the batch may have taught what this decision depends on.
+            let is_old = !flow.decision.tags.is_disjoint(&self.learned_in_batch);
+            if let Some(id) = self.publish_flow(flow, now).filter(|_| is_old) {
+                self.redecide_flow(id);
+            }
         }
     }
 
     fn handle_miss(&mut self, miss: Miss, pending: &mut Vec<Pending>) {
+        if !self.is_ready {
+            return self.count_drop(None, DropReason::NoTopology);
+        }
         let Some(port) = self.ports.by_key(miss.port, miss.generation) else {
             return self.count_drop(None, DropReason::PortDown);
         };
@@ -65,11 +75,8 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(Some(port), reason),
         };
-        if !self.is_ready {
-            return self.count_drop(Some(port), DropReason::NoTopology);
-        }
         let is_flow_miss = reason == MissReason::NoFlow as u8;
-        if is_flow_miss && let Some(target) = self.target_of(&packet.key, pending) {
+        if is_flow_miss && let Some(target) = self.target_of(&packet, pending) {
             return self.inject(target, index, &held, Some(port));
         }
         if reason == MissReason::Mtu as u8 {
@@ -85,15 +92,19 @@ impl<D: Datapath> Engine<D> {
         let decision = Decision::new(&packet, &outcome);
         let key = packet.key;
         self.learn(&outcome.writes);
+        if let Some(next_hop) = awaited(&outcome) {
+            return self.wait(
+                next_hop,
+                Held {
+                    entry,
+                    index,
+                    packet: held,
+                },
+            );
+        }
         self.emit_all(&outcome.emit, 0);
         match outcome.verdict {
             Verdict::Answered => {}
-            Verdict::Wait {
-                router_port,
-                address,
-            } => {
-                self.wait(router_port, address, entry, index, held);
-            }
             _ if is_flow_miss && outcome.install => {
                 self.send_and_keep(key, &outcome, decision, &held, pending);
             }
@@ -101,14 +112,21 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    /// The slot of a flow that came to be after this packet went up.
-    fn target_of(&self, key: &FlowKey, pending: &[Pending]) -> Option<SlotRef> {
+    /// The slot of a flow that came to be after this packet went up; none when its guard would refuse the packet,
+    /// which has its own outcome then.
+    fn target_of(&self, packet: &Packet<'_>, pending: &[Pending]) -> Option<SlotRef> {
+        let key = &packet.key;
         let waiting = pending
             .iter()
             .find(|flow| flow.key.matches(&flow.decision.mask, key));
-        waiting
-            .map(|flow| flow.target)
-            .or_else(|| self.table.find(key).map(|flow| flow.target))
+        let (target, slot) = match waiting {
+            Some(flow) => (flow.target, &flow.slot),
+            None => self.table.find(key).map(|flow| (flow.target, &flow.slot))?,
+        };
+        let is_ended = slot.output != Output::Drop as u8
+            && slot.ttl_decrement != 0
+            && packet.headers.ttl <= slot.ttl_decrement;
+        (!is_ended).then_some(target)
     }
 
     fn send_and_keep(
@@ -119,8 +137,13 @@ impl<D: Datapath> Engine<D> {
         held: &HeldPacket,
         pending: &mut Vec<Pending>,
     ) {
-        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
         let port = self.ports.by_index(key.head.port);
+        let limit = self.table.flows_max;
+        if self.table.len() + pending.len() >= limit {
+            self.install_problem = Some(format!("the flow table is full: {limit} flows"));
+            return self.send_once(outcome, key.head.port, held, port);
+        }
+        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
         match self.table.reserve(&mut self.datapath, &slot) {
             Ok(target) => {
                 self.inject(target, key.head.port, held, port);
@@ -138,7 +161,7 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    fn publish_flow(&mut self, flow: Pending, now: u64) {
+    fn publish_flow(&mut self, flow: Pending, now: u64) -> Option<FlowId> {
         let Pending {
             key,
             target,
@@ -150,15 +173,17 @@ impl<D: Datapath> Engine<D> {
             .table
             .install(&mut self.datapath, &key, &mask, target, &slot, now)
         {
-            Ok(id) => self.decisions.insert(id, decision),
+            Ok(id) => {
+                self.decisions.insert(id, decision);
+                self.install_problem = None;
+                Some(id)
+            }
             Err(error) => {
-                // The packet is on its way; the next one of its kind comes up again.
+                // The packet is on its way, and the next one of its kind comes up again: nothing is dropped.
                 tracing::debug!(%error, "a flow was not installed");
                 self.table.retire(&mut self.datapath, target, now);
-                self.count_drop(
-                    self.ports.by_index(key.head.port),
-                    DropReason::FlowTableFull,
-                );
+                self.install_problem = Some(error.to_string());
+                None
             }
         }
     }
@@ -207,16 +232,20 @@ impl<D: Datapath> Engine<D> {
             &mut NoTrace,
         );
         self.learn(&outcome.writes);
+        if let Some(next_hop) = awaited(&outcome) {
+            let (entry, index) = (Entry::Device(port), 0);
+            return self.wait(
+                next_hop,
+                Held {
+                    entry,
+                    index,
+                    packet: held,
+                },
+            );
+        }
         self.emit_all(&outcome.emit, depth + 1);
-        match outcome.verdict {
-            Verdict::Answered => {}
-            Verdict::Wait {
-                router_port,
-                address,
-            } => {
-                self.wait(router_port, address, Entry::Device(port), 0, held);
-            }
-            _ => self.send_once(&outcome, 0, &held, Some(port)),
+        if outcome.verdict != Verdict::Answered {
+            self.send_once(&outcome, 0, &held, Some(port));
         }
     }
 
@@ -227,6 +256,7 @@ impl<D: Datapath> Engine<D> {
             self.learned_used.insert(entry.key(), self.now_secs());
             self.publish(entry.clone());
             if let Some(tag) = tag {
+                self.learned_in_batch.insert(tag);
                 let dirty = [tag].into();
                 self.redecide(&dirty);
                 self.wake_waiting(&dirty);

@@ -150,7 +150,7 @@ impl<D: Datapath> Engine<D> {
             .filter(|(host, _)| *host == self.host);
         let earlier = earlier
             .map(|(_, key)| TunnelKey::from_bits(key))
-            .filter(|key| self.ports.table.adopt(*key));
+            .filter(|key| !self.is_ready && self.ports.table.adopt(*key));
         let key = match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
             Ok(key) => key,
             Err(error) => {
@@ -196,7 +196,7 @@ impl<D: Datapath> Engine<D> {
         let present = self.network.links.get(&interface).map(|link| link.ifindex);
         let attached = bound.attachment.map(|attachment| attachment.ifindex);
         if !port.admin_up {
-            return self.go_down(port.id, Some("administratively down"), dirty);
+            return self.go_down(port.id, None, dirty);
         }
         if self.ports.underlay.contains_key(&interface) {
             // The host's own traffic passes there.
@@ -212,16 +212,50 @@ impl<D: Datapath> Engine<D> {
         if attached == Some(ifindex) {
             return;
         }
-        self.go_down(port.id, None, dirty);
+        let problem = bound.problem.clone();
+        if attached.is_some() {
+            self.go_down(port.id, None, dirty);
+        }
         match self.datapath.attach_port(key.index, &interface) {
             Ok(attachment) => self.go_live(port.id, attachment, dirty),
             Err(Error::NoInterface(_)) => {
                 self.set_problem(port.id, Some("its interface doesn't exist".to_owned()))
             }
             Err(error) => {
-                tracing::error!(%error, port = %port.id, %interface, "a port could not be attached");
+                if problem != Some(error.to_string()) {
+                    tracing::error!(%error, port = %port.id, %interface, "a port could not be attached");
+                }
                 self.set_problem(port.id, Some(error.to_string()));
             }
+        }
+    }
+
+    /// Tries again what the kernel refused, if anything: its interface is there, but nothing is attached.
+    pub(super) fn retry_attachments(&mut self) {
+        let exists = |interface: &str| self.network.links.contains_key(interface);
+        let is_up = |id| self.snapshot.port(id).is_some_and(|port| port.admin_up);
+        let ports = self.ports.bound.iter().any(|(id, bound)| {
+            let interface = &bound.interface;
+            bound.attachment.is_none()
+                && is_up(*id)
+                && exists(interface)
+                && !self.ports.underlay.contains_key(interface)
+        });
+        let underlay = self.ports.underlay.iter();
+        let mut underlay = underlay.filter(|(_, attached)| attached.is_none());
+        if ports || underlay.any(|(interface, _)| exists(interface)) {
+            self.attach_underlay_interfaces();
+            let mut dirty = BTreeSet::new();
+            self.reconcile(&mut dirty);
+            self.redecide(&dirty);
+            self.wake_waiting(&dirty);
+        }
+    }
+
+    pub(super) fn unbind_all(&mut self, dirty: &mut BTreeSet<Tag>) {
+        let ids: Vec<PortId> = self.ports.bound.keys().copied().collect();
+        for id in ids {
+            self.unbind(id, dirty);
         }
     }
 
@@ -260,11 +294,17 @@ impl<D: Datapath> Engine<D> {
         let Some(bound) = self.ports.bound.get_mut(&id) else {
             return;
         };
-        let Some(attachment) = bound.attachment.take() else {
-            return;
-        };
         let key = bound.key;
-        if let Err(error) = self.datapath.detach_port(key.index, attachment.ifindex) {
+        let ifindex = match bound.attachment.take() {
+            Some(attachment) => attachment.ifindex,
+            None if self.is_ready => return,
+            // An earlier agent may have left it live.
+            None => match self.datapath.read_port(key.index) {
+                Ok(record) if record.ifindex != 0 => record.ifindex,
+                _ => return,
+            },
+        };
+        if let Err(error) = self.datapath.detach_port(key.index, ifindex) {
             tracing::warn!(%error, port = %id, "detaching a port");
         }
         // The key stays the port's: what arrives under it meanwhile is dropped by name.

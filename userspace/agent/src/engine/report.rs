@@ -2,6 +2,7 @@
 //! read them.
 
 use super::Engine;
+use super::ports::BoundPort;
 use super::underlay::ZONE;
 use std::collections::BTreeMap;
 use weft_api::{
@@ -201,6 +202,12 @@ impl<D: Datapath> Engine<D> {
             .values()
             .filter(|bound| bound.attachment.is_some())
             .count() as u64;
+        let is_waiting = |port: &PortId, bound: &BoundPort| {
+            let is_up = self.snapshot.port(*port).is_some_and(|it| it.admin_up);
+            is_up && bound.attachment.is_none()
+        };
+        let bound = self.ports.bound.iter();
+        let waiting = bound.filter(|(id, bound)| is_waiting(id, bound)).count() as u64;
         let peers: Vec<PeerInfo> = self.report_peers();
         let problems = self.problems(&peers);
         Status {
@@ -223,7 +230,7 @@ impl<D: Datapath> Engine<D> {
             flows_max: self.table.flows_max as u64,
             misses: self.misses,
             ports_active: active,
-            ports_waiting: self.ports.bound.len() as u64 - active,
+            ports_waiting: waiting,
             peers,
             uptime_secs: self.now_secs(),
         }
@@ -289,6 +296,12 @@ impl<D: Datapath> Engine<D> {
                 "it doesn't exist"
             };
             problems.push(format!("underlay interface {name} isn't attached: {why}"));
+        }
+        problems.extend(self.flood_problems());
+        if let Some(problem) = &self.install_problem {
+            problems.push(format!(
+                "packets go by way of this agent, as no flow can be installed: {problem}"
+            ));
         }
         for (id, bound) in self.ports.bound.iter() {
             if let Some(problem) = &bound.problem {

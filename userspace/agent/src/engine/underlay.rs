@@ -1,9 +1,9 @@
 //! Remote hosts: an index each, and a record of the way to it, kept from the host's own routes and neighbours.
 
 use super::Engine;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
-use weft_common::limits::PEERS_MAX;
+use weft_common::limits::{PEERS_MAX, SLOT_GRACE_SECS};
 use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
 use weft_common::tunnel::ENCAP_LEN;
 use weft_datapath::Datapath;
@@ -32,6 +32,8 @@ pub struct Peers {
     own_address: Option<Ipv4Addr>,
     next_index: u16,
     free: Vec<u16>,
+    /// Given up at that second, oldest first: flows of the kernel may still go by them.
+    retired: VecDeque<(u64, u16)>,
 }
 
 impl Peers {
@@ -44,6 +46,16 @@ impl Peers {
             self.next_index += 1;
             self.next_index
         })
+    }
+
+    /// Frees indices that nobody can be using any more.
+    pub(super) fn free_indices(&mut self, now: u64) {
+        while let Some((_, index)) = self
+            .retired
+            .pop_front_if(|(since, _)| now.saturating_sub(*since) >= SLOT_GRACE_SECS)
+        {
+            self.free.push(index);
+        }
     }
 }
 
@@ -167,7 +179,8 @@ impl<D: Datapath> Engine<D> {
             tracing::error!(%error, host = %id, "a remote host could not be removed");
         }
         self.placement.peers.remove(&id);
-        self.peers.free.push(remote.index);
+        let now = self.now_secs();
+        self.peers.retired.push_back((now, remote.index));
         dirty.insert(Tag::Host(id));
     }
 

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use weft_common::DropReason;
 use weft_common::limits::{WAITING_MAX, WAITING_PER_NEIGHBOUR_MAX};
 use weft_datapath::{Datapath, HeldPacket};
-use weft_vnet::{Entry, NoTrace, Packet, PortId, Tag, Verdict, arp_request, simulate};
+use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, arp_request, simulate};
 
 /// Requests for one next hop, about a second apart, before its packets are dropped.
 const REQUESTS_MAX: u32 = 3;
@@ -18,71 +18,76 @@ struct Queue {
     requests: u32,
 }
 
+/// A next hop: the router's port, and the address that is asked for there.
+pub(super) type NextHop = (PortId, Ipv4Addr);
+
 /// A packet with the place where it entered; the index is 0 for one that the network made.
-struct Held {
-    entry: Entry,
-    index: u16,
-    packet: HeldPacket,
+pub(super) struct Held {
+    pub(super) entry: Entry,
+    pub(super) index: u16,
+    pub(super) packet: HeldPacket,
 }
 
 /// All packets that wait.
 #[derive(Default)]
 pub struct Waiting {
-    queues: BTreeMap<(PortId, Ipv4Addr), Queue>,
-    packets: usize,
+    queues: BTreeMap<NextHop, Queue>,
+    /// In all queues.
+    pub(super) packets: usize,
 }
 
 impl Waiting {
-    fn take(&mut self, key: &(PortId, Ipv4Addr)) -> Vec<Held> {
-        let queue = self.queues.remove(key).unwrap_or_default();
-        self.packets -= queue.packets.len();
-        queue.packets
+    fn is_full(&self, next_hop: &NextHop) -> bool {
+        let queued = self.queues.get(next_hop).map_or(0, |it| it.packets.len());
+        queued >= WAITING_PER_NEIGHBOUR_MAX || self.packets >= WAITING_MAX
+    }
+
+    /// Takes the packets out; the queue stays, with the requests that were made.
+    fn take(&mut self, next_hop: &NextHop) -> Vec<Held> {
+        let queue = self.queues.get_mut(next_hop);
+        let packets = queue.map_or_else(Vec::new, |queue| std::mem::take(&mut queue.packets));
+        self.packets -= packets.len();
+        packets
     }
 }
 
 impl<D: Datapath> Engine<D> {
-    /// Keeps a packet until its next hop is known. The first one's simulation asked for it already.
-    pub(super) fn wait(
-        &mut self,
-        router_port: PortId,
-        address: Ipv4Addr,
-        entry: Entry,
-        index: u16,
-        packet: HeldPacket,
-    ) {
-        let is_full = self.waiting.packets >= WAITING_MAX;
-        let queue = self
-            .waiting
-            .queues
-            .entry((router_port, address))
-            .or_default();
-        if is_full || queue.packets.len() >= WAITING_PER_NEIGHBOUR_MAX {
-            return self.count_drop(Some(port_of(entry)), DropReason::WaitingFull);
+    /// Keeps a packet until its next hop is known. The first one asks for it, those behind it wait with it: as
+    /// many packets as there are, there is one request a second.
+    pub(super) fn wait(&mut self, next_hop: NextHop, held: Held) {
+        if self.waiting.is_full(&next_hop) {
+            return self.count_drop(Some(port_of(held.entry)), DropReason::WaitingFull);
         }
-        queue.packets.push(Held {
-            entry,
-            index,
-            packet,
-        });
+        let is_first = !self.waiting.queues.contains_key(&next_hop);
+        let queue = self.waiting.queues.entry(next_hop).or_default();
+        queue.packets.push(held);
         self.waiting.packets += 1;
+        if is_first {
+            self.ask(next_hop);
+        }
+    }
+
+    fn ask(&mut self, (router_port, address): NextHop) {
+        let request = arp_request(&self.snapshot, router_port, address);
+        self.emit_all(request.as_slice(), 0);
     }
 
     /// Asks again, and gives up what was asked for often enough.
     pub(super) fn retry_waiting(&mut self) {
-        let keys: Vec<(PortId, Ipv4Addr)> = self.waiting.queues.keys().copied().collect();
+        let keys: Vec<NextHop> = self.waiting.queues.keys().copied().collect();
         for key in keys {
             let Some(queue) = self.waiting.queues.get_mut(&key) else {
                 continue;
             };
             queue.requests += 1;
             if queue.requests < REQUESTS_MAX {
-                let request = arp_request(&self.snapshot, key.0, key.1);
-                self.emit_all(request.as_slice(), 0);
+                self.ask(key);
                 continue;
             }
             for held in self.waiting.take(&key) {
                 self.count_drop(Some(port_of(held.entry)), DropReason::NextHopUnresolved);
             }
+            self.waiting.queues.remove(&key);
         }
     }
 
@@ -91,10 +96,9 @@ impl<D: Datapath> Engine<D> {
         let all = dirty
             .iter()
             .any(|tag| !matches!(tag, Tag::Neighbour(..) | Tag::Mac(..)));
-        let is_woken = |(port, address): &(PortId, Ipv4Addr)| {
-            all || dirty.contains(&Tag::Neighbour(*port, *address))
-        };
-        let keys: Vec<(PortId, Ipv4Addr)> = self
+        let is_woken =
+            |(port, address): &NextHop| all || dirty.contains(&Tag::Neighbour(*port, *address));
+        let keys: Vec<NextHop> = self
             .waiting
             .queues
             .keys()
@@ -102,16 +106,12 @@ impl<D: Datapath> Engine<D> {
             .copied()
             .collect();
         for key in keys {
-            let requests = self
-                .waiting
-                .queues
-                .get(&key)
-                .map_or(0, |queue| queue.requests);
             for held in self.waiting.take(&key) {
                 self.send_waiting(held);
             }
-            if let Some(queue) = self.waiting.queues.get_mut(&key) {
-                queue.requests = requests;
+            let queues = &mut self.waiting.queues;
+            if queues.get(&key).is_some_and(|it| it.packets.is_empty()) {
+                queues.remove(&key);
             }
         }
     }
@@ -134,15 +134,32 @@ impl<D: Datapath> Engine<D> {
             self.now_ms(),
             &mut NoTrace,
         );
-        match outcome.verdict {
-            Verdict::Answered => {}
-            Verdict::Wait {
-                router_port,
-                address,
-            } => self.wait(router_port, address, entry, index, held),
-            // The flow is installed by the next packet, in order behind these.
-            _ => self.send_once(&outcome, index, &held, port),
+        if let Some(next_hop) = awaited(&outcome) {
+            return self.wait(
+                next_hop,
+                Held {
+                    entry,
+                    index,
+                    packet: held,
+                },
+            );
         }
+        self.emit_all(&outcome.emit, 0);
+        if outcome.verdict != Verdict::Answered {
+            // The flow is installed by the next packet, in order behind these.
+            self.send_once(&outcome, index, &held, port);
+        }
+    }
+}
+
+/// The next hop for which a packet has to wait.
+pub(super) fn awaited(outcome: &Outcome) -> Option<NextHop> {
+    match outcome.verdict {
+        Verdict::Wait {
+            router_port,
+            address,
+        } => Some((router_port, address)),
+        _ => None,
     }
 }
 

@@ -1,0 +1,179 @@
+//! Bound ports: interfaces that come and go, keys that stay or don't come back.
+
+use super::recorder::Event;
+use super::*;
+use weft_api::PortState;
+use weft_common::port::PortKind;
+
+impl Rig {
+    fn activity_of(&self, path: &str) -> StateEntry {
+        StateEntry::PortActivity {
+            port: self.id(path),
+            host: self.host("h1"),
+            tunnel_key: self.key_of(path).bits(),
+        }
+    }
+
+    fn key_of(&self, path: &str) -> TunnelKey {
+        self.engine.ports.bound[&self.id(path)].key
+    }
+
+    fn state_of(&self, path: &str) -> PortState {
+        let id = self.id(path).to_string();
+        let ports = self.engine.report_ports();
+        ports.into_iter().find(|port| port.id == id).unwrap().state
+    }
+}
+
+#[test]
+fn an_interface_that_vanishes_and_comes_back() {
+    let mut rig = Rig::new();
+    let (key, index) = (rig.key_of("web/near"), rig.index("web/near"));
+    assert_eq!(rig.state_of("web/near"), PortState::Active);
+    rig.remove_interface("web-near");
+    rig.look();
+    assert_eq!(rig.state_of("web/near"), PortState::Waiting);
+    assert_eq!(rig.key_of("web/near"), key);
+    let update = rig.settle();
+    assert!(update.remove.contains(&rig.activity_of("web/near")));
+    assert!(rig.datapath().log.contains(&Event::Detached(index)));
+    let record = rig.record("web/near");
+    assert_eq!((record.ifindex, record.generation), (0, key.generation));
+    assert_eq!(record.kind, PortKind::Port as u8);
+    rig.add_interface("web-near", 777);
+    rig.look();
+    assert_eq!(rig.state_of("web/near"), PortState::Active);
+    assert_eq!(rig.key_of("web/near"), key);
+    let record = rig.record("web/near");
+    assert_eq!((record.ifindex, record.generation), (777, key.generation));
+    assert!(rig.settle().put.contains(&rig.activity_of("web/near")));
+}
+
+#[test]
+fn flows_to_a_port_without_an_interface_drop_until_it_is_back() {
+    let mut rig = Rig::new();
+    let frame = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.2.11");
+    rig.send("web/near", &frame);
+    rig.remove_interface("db-near");
+    rig.look();
+    let slot = rig.forward("web/near", &frame).unwrap();
+    assert_eq!(slot.drop_reason, DropReason::OutputGone as u8);
+    rig.settle();
+    let slot = rig.forward("web/near", &frame).unwrap();
+    assert_eq!(slot.drop_reason, DropReason::PortUnbound as u8);
+    rig.add_interface("db-near", 778);
+    rig.look();
+    let slot = rig.forward("web/near", &frame).unwrap();
+    assert_eq!((slot.drop_reason, slot.port), (0, rig.index("db/near")));
+}
+
+#[test]
+fn an_interface_that_was_made_anew_is_attached_anew() {
+    let mut rig = Rig::new();
+    rig.add_interface("web-near", 779);
+    rig.look();
+    assert_eq!(rig.record("web/near").ifindex, 779);
+    assert_eq!(rig.state_of("web/near"), PortState::Active);
+}
+
+#[test]
+fn unbinding_gives_up_the_key_and_removes_the_flows() {
+    let mut rig = Rig::new();
+    let own = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.1.12");
+    rig.send("web/near", &own);
+    let other = rig.frame("db/near", "icmp 10.0.2.11 > 10.0.1.11");
+    rig.send("db/near", &other);
+    assert_eq!(rig.engine.table.len(), 2);
+    let (key, activity) = (rig.key_of("web/near"), rig.activity_of("web/near"));
+    let own = rig.key("web/near", &own);
+    rig.change("web/near", |port| port.binding = None);
+    rig.topology();
+    assert_eq!(rig.datapath().fake.forward(&own), None);
+    assert_eq!(rig.engine.table.len(), 1, "the other port's flow stays");
+    let record = rig.datapath().read_port(key.index).unwrap();
+    let expected = PortRecord {
+        generation: key.generation,
+        ..PortRecord::default()
+    };
+    assert_eq!(record, expected);
+    assert!(rig.settle().remove.contains(&activity));
+    assert_eq!(rig.state_of("web/near"), PortState::Unbound);
+    rig.bind("web/near", "h1");
+    rig.topology();
+    rig.look();
+    assert_ne!(rig.key_of("web/near"), key);
+}
+
+#[test]
+fn a_port_that_is_bound_to_another_interface_gets_another_key() {
+    let mut rig = Rig::new();
+    let key = rig.key_of("web/near");
+    rig.add_interface("other", 780);
+    rig.look();
+    rig.change("web/near", |port| {
+        port.binding.as_mut().unwrap().interface = "other".into();
+    });
+    rig.topology();
+    assert_eq!(rig.record("web/near").ifindex, 780);
+    assert_ne!(rig.key_of("web/near"), key);
+    let activity = rig.activity_of("web/near");
+    assert_eq!(rig.published().put.last(), Some(&activity));
+}
+
+#[test]
+fn the_key_of_an_earlier_agent_is_taken_over() {
+    let mut first = Rig::new();
+    let key = first.key_of("db/near");
+    // A new agent: kernel and store are as they were.
+    let mut rig = Rig::new();
+    rig.activity = first.activity.clone();
+    let generation = |index| first.datapath().read_port(index).unwrap().generation;
+    let generations: Vec<u8> = (0..64).map(generation).collect();
+    let table = PortTable::new(
+        |index| generations.get(usize::from(index)).copied().unwrap_or(0),
+        0,
+    );
+    let (updates, updates_out) = mpsc::unbounded_channel();
+    let config = EngineConfig {
+        host: "h1".into(),
+        underlay_interfaces: vec!["eth1".into()],
+        flows_max: None,
+        flow_idle_secs: None,
+    };
+    let kernel = std::mem::take(first.datapath());
+    let (flows, remotes) = (FlowTable::new(1), watch::channel(Vec::new()).0);
+    rig.engine = Engine::new(config, kernel, flows, table, updates, remotes);
+    rig.updates = updates_out;
+    rig.topology();
+    rig.look();
+    assert_eq!(rig.key_of("db/near"), key);
+    // And all of it is said again, for the update that replaces what the earlier agent said.
+    assert!(rig.published().put.contains(&rig.activity_of("db/near")));
+}
+
+#[test]
+fn a_port_that_is_set_down_says_so() {
+    let mut rig = Rig::new();
+    let activity = rig.activity_of("web/near");
+    rig.change("web/near", |port| port.admin_up = false);
+    rig.topology();
+    assert_eq!(rig.state_of("web/near"), PortState::Down);
+    assert!(rig.published().remove.contains(&activity));
+}
+
+#[test]
+fn attaching_is_tried_again() {
+    let mut rig = Rig::new();
+    rig.datapath().refuses_ports = true;
+    rig.add_interface("web-near", 781);
+    rig.look();
+    let problems = rig.engine.report_status().problems;
+    assert!(
+        problems.iter().any(|it| it.contains("busy")),
+        "{problems:?}"
+    );
+    rig.datapath().refuses_ports = false;
+    rig.engine.tick();
+    assert_eq!(rig.record("web/near").ifindex, 781);
+    assert_eq!(rig.state_of("web/near"), PortState::Active);
+}

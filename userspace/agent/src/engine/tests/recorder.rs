@@ -1,0 +1,136 @@
+//! The fake datapath with a log of the order in which it was used, counters of drops, and interfaces that refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+use weft_common::flood::FloodList;
+use weft_common::peer::PeerRecord;
+use weft_common::port::PortCounters;
+use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
+use weft_datapath::{Attachment, Datapath, Error, Fake, Family, HeldPacket, SlotUse};
+
+/// One use of the datapath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A slot was written; generation 0 when it was retired.
+    Wrote(SlotRef),
+    /// A packet was sent through a slot.
+    Injected(SlotRef),
+    /// A key got a slot.
+    Published(SlotRef),
+    /// A port's program was detached.
+    Detached(u16),
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// What it holds.
+    pub fake: Fake,
+    /// In order.
+    pub log: Vec<Event>,
+    /// What the kernel counted, by port.
+    pub dropped: BTreeMap<u16, Vec<(DropReason, u64)>>,
+    /// Whether attaching fails.
+    pub refuses_ports: bool,
+}
+
+impl Datapath for Recorder {
+    fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
+        let generation = slot.generation;
+        let written = SlotRef {
+            slot: index,
+            generation,
+        };
+        self.log.push(Event::Wrote(written));
+        self.fake.write_slot(index, slot)
+    }
+
+    fn clear_slot_use(&mut self, index: u32) {
+        self.fake.clear_slot_use(index);
+    }
+
+    fn slot_use(&self, index: u32) -> SlotUse {
+        self.fake.slot_use(index)
+    }
+
+    fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error> {
+        self.fake.write_mask(family, number, mask)
+    }
+
+    fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
+        self.log.push(Event::Published(target));
+        self.fake.publish(family, masked, target)
+    }
+
+    fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error> {
+        self.fake.withdraw(family, masked)
+    }
+
+    fn clear_flows(&mut self) -> Result<usize, Error> {
+        self.fake.clear_flows()
+    }
+
+    fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
+        self.fake.published(family, masked)
+    }
+
+    fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
+        self.fake.write_port(index, record)
+    }
+
+    fn read_port(&self, index: u16) -> Result<PortRecord, Error> {
+        self.fake.read_port(index)
+    }
+
+    fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
+        self.fake.write_flood_list(index, list)
+    }
+
+    fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
+        self.fake.write_peer(index, peer)
+    }
+
+    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+        self.fake.set_remote_host(address, peer)
+    }
+
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+        self.fake.keep_remote_hosts(keep)
+    }
+
+    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+        self.fake.set_own_address(address, present)
+    }
+
+    fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error> {
+        if self.refuses_ports {
+            return Err(Error::io("attaching", std::io::Error::other("busy")));
+        }
+        self.fake.attach_port(port, interface)
+    }
+
+    fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error> {
+        self.log.push(Event::Detached(port));
+        self.fake.detach_port(port, ifindex)
+    }
+
+    fn detach_other_ports(&mut self, keep: &BTreeSet<u16>) {
+        self.fake.detach_other_ports(keep);
+    }
+
+    fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {
+        self.fake.attach_underlay(interface)
+    }
+
+    fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
+        self.log.push(Event::Injected(target));
+        self.fake.inject(target, port, packet)
+    }
+
+    fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
+        self.fake.port_counters(port)
+    }
+
+    fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
+        Ok(self.dropped.get(&port).cloned().unwrap_or_default())
+    }
+}
