@@ -183,6 +183,11 @@ impl<D: Datapath> Engine<D> {
         self.retry_attachments();
     }
 
+    /// Whether it has acted on a topology and a look at the host's network: what it published is whole.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// The datapath, for the thread that reads misses from it.
     pub fn datapath_mut(&mut self) -> &mut D {
         &mut self.datapath

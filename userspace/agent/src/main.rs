@@ -96,6 +96,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 if thread.is_finished() {
                     anyhow::bail!("the packet thread ended; what is installed goes on forwarding");
                 }
+                if sync.is_finished() {
+                    anyhow::bail!("the store isn't followed any more; what is installed goes on forwarding");
+                }
                 if network.is_finished() {
                     anyhow::bail!("the host's network can't be watched any more; what is installed goes on forwarding");
                 }

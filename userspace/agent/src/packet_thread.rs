@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use weft_datapath::Kernel;
 use weft_datapath::kernel::Waker;
+use weft_datapath::{Error, Kernel};
 
 /// How long a wait for misses may last: the next tick isn't late by more.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -60,20 +60,25 @@ impl PacketThread {
 
 fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
     let mut ticked = Instant::now();
+    let mut timeout = POLL_TIMEOUT;
     loop {
-        let mut misses = Vec::new();
-        if let Err(error) = engine
-            .datapath_mut()
-            .poll_misses(POLL_TIMEOUT, &mut |miss| misses.push(miss))
-        {
-            tracing::error!(%error, "misses can't be read any more");
-            return;
+        match handle_misses(engine, timeout) {
+            // What came up until the flows were published goes right behind what they were made for.
+            Ok(count) if count > 0 => _ = handle_misses(engine, Duration::ZERO),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "misses can't be read any more");
+                return;
+            }
         }
-        engine.handle_misses(misses);
+        timeout = Duration::ZERO;
         for _ in 0..MESSAGES_PER_ROUND_MAX {
             match inbox.try_recv() {
                 Ok(message) => engine.handle(message),
-                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Empty) => {
+                    timeout = POLL_TIMEOUT;
+                    break;
+                }
                 Err(mpsc::TryRecvError::Disconnected) => return,
             }
         }
@@ -82,4 +87,14 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
             engine.tick();
         }
     }
+}
+
+/// One read of the buffers; returns how many misses there were.
+fn handle_misses(engine: &mut Engine<Kernel>, timeout: Duration) -> Result<usize, Error> {
+    let mut misses = Vec::new();
+    let datapath = engine.datapath_mut();
+    datapath.poll_misses(timeout, &mut |miss| misses.push(miss))?;
+    let count = misses.len();
+    engine.handle_misses(misses);
+    Ok(count)
 }

@@ -1,21 +1,28 @@
 //! Keeps the packet thread's picture of the store, and the store's picture of this host.
 //!
-//! Runs on the runtime. Whatever happens to the store, the packet thread goes on with what it had. A store that
-//! comes back as another one, or older than what was seen, is refused by name.
+//! Runs on the runtime. Whatever happens to the store, the packet thread goes on with what it had. That a store
+//! which comes back as another one, or older than what was seen, is refused by name is `weft_store`'s part.
 
 use crate::engine::Message;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 use weft_api::{Change, Contents, Event, OwnedState, StateChange, StateUpdate};
-use weft_datapath::Kernel;
+use weft_datapath::Datapath;
 use weft_store::Store;
 use weft_vnet::{Activity, Model, StateEntry};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the packet thread may take until it knows what it has to say.
+const READY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two questions whether it does.
+const READY_PAUSE: Duration = Duration::from_millis(20);
+/// Updates that are written as one.
+const UPDATES_MERGED_MAX: usize = 1024;
 
 /// Whether the store can be reached, and if not, why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +36,7 @@ pub struct StoreHealth {
 }
 
 /// See the module's text.
-pub struct StoreSync<F> {
+pub struct StoreSync<D, F> {
     store: Arc<dyn Store>,
     url: String,
     host: String,
@@ -40,11 +47,12 @@ pub struct StoreSync<F> {
     own: BTreeMap<String, StateEntry>,
     model: Arc<Model>,
     state: BTreeMap<String, OwnedState>,
-    /// Identity and revision of what was seen last.
-    seen: Option<(String, u64)>,
+    /// Whether this is the first that this agent sees of the store.
+    is_new: bool,
+    datapath: PhantomData<fn(D)>,
 }
 
-impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
+impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
     /// Nothing is known yet.
     pub fn new(
         store: Arc<dyn Store>,
@@ -52,7 +60,7 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         host: String,
         send: F,
         updates: mpsc::UnboundedReceiver<StateUpdate>,
-    ) -> StoreSync<F> {
+    ) -> StoreSync<D, F> {
         let (own, state) = (BTreeMap::new(), BTreeMap::new());
         StoreSync {
             store,
@@ -63,27 +71,49 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             own,
             model: Arc::default(),
             state,
-            seen: None,
+            is_new: true,
+            datapath: PhantomData,
         }
     }
 
     /// Follows the store until the agent stops.
     pub async fn run(mut self) {
         let mut pause = RETRY_FIRST;
+        let mut told = String::new();
         self.report(false, None);
         loop {
+            let since = Instant::now();
             let problem = match self.follow().await {
                 Ok(()) => return,
                 Err(problem) => problem,
             };
-            tracing::warn!(problem, "the store is away; forwarding goes on");
-            let was_connected = self.report(false, Some(problem));
-            pause = if was_connected {
-                RETRY_FIRST
-            } else {
-                (pause * 2).min(RETRY_MAX)
-            };
-            tokio::time::sleep(pause).await;
+            let was_well = since.elapsed() > RETRY_MAX;
+            if was_well || told != problem {
+                tracing::warn!(problem, "the store is away; forwarding goes on");
+            }
+            told.clone_from(&problem);
+            self.report(false, Some(problem));
+            pause = if was_well { RETRY_FIRST } else { pause };
+            if !self.rest(pause).await {
+                return;
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Waits, and notes what the packet thread says, so that nothing piles up while the store is away. Returns
+    /// false when the agent stops.
+    async fn rest(&mut self, pause: Duration) -> bool {
+        let end = tokio::time::sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return true,
+                update = self.updates.recv() => match update {
+                    None => return false,
+                    Some(update) => self.note(&update),
+                },
+            }
         }
     }
 
@@ -122,29 +152,17 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
     }
 
     fn take_contents(&mut self, contents: Contents) -> Result<(), String> {
-        let identity = contents.store.to_string();
-        if let Some((seen, revision)) = &self.seen {
-            if *seen != identity {
-                return Err(format!(
-                    "store {identity} answers where store {seen} was: refused; restart weftd to take it"
-                ));
-            }
-            if contents.revision < *revision {
-                let found = contents.revision;
-                return Err(format!(
-                    "the store is at revision {found}, but {revision} was seen: refused"
-                ));
-            }
-        }
         let model = contents
             .model()
             .map_err(|invalid| format!("the store's topology contradicts itself: {invalid:?}"))?;
-        self.seen = Some((identity, contents.revision));
         self.model = Arc::new(model);
         let old = std::mem::take(&mut self.state);
         let mut changes: Vec<StateChange> = Vec::new();
         for owned in contents.state {
             self.give_up(&owned);
+            if self.is_new {
+                self.take_back(&owned);
+            }
             changes.push(StateChange::Put(owned.clone()));
             self.state.insert(owned.entry.key(), owned);
         }
@@ -153,6 +171,7 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
                 .filter(|(key, _)| !self.state.contains_key(key))
                 .map(|(_, owned)| StateChange::Remove(owned)),
         );
+        self.is_new = false;
         self.send_topology();
         (self.send)(Message::State(changes));
         Ok(())
@@ -176,13 +195,11 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             match change {
                 StateChange::Put(owned) => {
                     self.give_up(owned);
+                    self.take_back(owned);
                     self.state.insert(owned.entry.key(), owned.clone())
                 }
                 StateChange::Remove(owned) => self.state.remove(&owned.entry.key()),
             };
-        }
-        if let Some((_, revision)) = &mut self.seen {
-            *revision = change.revision;
         }
         if is_topology {
             self.send_topology();
@@ -197,6 +214,15 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
     fn give_up(&mut self, owned: &OwnedState) {
         if owned.owner != self.host {
             self.own.remove(&owned.entry.key());
+        }
+    }
+
+    /// What this host learned is its own still: an earlier agent said it, or another host did in between. Where
+    /// it says something newer, that is on its way.
+    fn take_back(&mut self, owned: &OwnedState) {
+        if owned.owner == self.host && is_learned(&owned.entry) {
+            let key = owned.entry.key();
+            self.own.entry(key).or_insert_with(|| owned.entry.clone());
         }
     }
 
@@ -224,11 +250,9 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         (self.send)(Message::Topology(Arc::clone(&self.model), activity));
     }
 
-    /// Writes all that this host says. What an earlier agent of this host said and this one doesn't goes away
-    /// with the first such update after the packet thread has had its say.
+    /// Writes all that this host says. What an earlier agent of this host said and this one doesn't goes away.
     async fn say_all(&mut self) -> Result<(), String> {
-        // The packet thread answers the topology within a poll; what it says is one update then.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.hear_out().await?;
         while let Ok(update) = self.updates.try_recv() {
             self.note(&update);
         }
@@ -237,18 +261,55 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
             remove: Vec::new(),
             replace: true,
         };
-        self.store
-            .update_state(&self.host, update)
-            .await
-            .map_err(|error| error.to_string())
+        self.write(update).await
     }
 
-    async fn say(&mut self, update: StateUpdate) -> Result<(), String> {
-        self.note(&update);
-        self.store
-            .update_state(&self.host, update)
-            .await
-            .map_err(|error| error.to_string())
+    /// Waits until the packet thread has acted on what it was sent. Before that it has nothing to say, and whoever
+    /// believed so would withdraw ports that are live.
+    async fn hear_out(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        while start.elapsed() < READY_WAIT_MAX {
+            let (answer, answered) = oneshot::channel();
+            (self.send)(Message::Ask(Box::new(move |engine| {
+                // Whoever asked may have stopped.
+                let _ = answer.send(engine.is_ready());
+            })));
+            match answered.await {
+                Ok(true) => return Ok(()),
+                Ok(false) => tokio::time::sleep(READY_PAUSE).await,
+                Err(_) => return Err("the packet thread has stopped".to_owned()),
+            }
+        }
+        Err("the host's network isn't known yet".to_owned())
+    }
+
+    /// Writes an update, and those that came with it: an address that goes to and fro is one write, not many.
+    async fn say(&mut self, first: StateUpdate) -> Result<(), String> {
+        let mut put = BTreeMap::new();
+        let mut remove = Vec::new();
+        let mut next = Some(first);
+        let mut room = UPDATES_MERGED_MAX;
+        while let Some(update) = next {
+            self.note(&update);
+            for entry in update.remove {
+                put.remove(&entry.key());
+                remove.push(entry);
+            }
+            put.extend(update.put.into_iter().map(|entry| (entry.key(), entry)));
+            room -= 1;
+            next = (room > 0).then(|| self.updates.try_recv().ok()).flatten();
+        }
+        self.write(StateUpdate {
+            put: put.into_values().collect(),
+            remove,
+            replace: false,
+        })
+        .await
+    }
+
+    async fn write(&self, update: StateUpdate) -> Result<(), String> {
+        let written = self.store.update_state(&self.host, update).await;
+        written.map_err(|error| error.to_string())
     }
 
     fn note(&mut self, update: &StateUpdate) {
@@ -260,21 +321,26 @@ impl<F: Fn(Message<Kernel>) + Send> StoreSync<F> {
         }
     }
 
-    /// Tells the packet thread; returns whether there was a picture of the store before.
-    fn report(&self, connected: bool, problem: Option<String>) -> bool {
+    fn report(&self, connected: bool, problem: Option<String>) {
         (self.send)(Message::Store(StoreHealth {
             url: self.url.clone(),
             connected,
             problem,
         }));
-        self.seen.is_some()
+    }
+}
+
+fn is_learned(entry: &StateEntry) -> bool {
+    match entry {
+        StateEntry::Mac { .. } | StateEntry::Neighbour { .. } => true,
+        StateEntry::PortActivity { .. } | StateEntry::FloodActivity { .. } => false,
     }
 }
 
 fn is_activity(change: &StateChange) -> bool {
     let (StateChange::Put(owned) | StateChange::Remove(owned)) = change;
-    matches!(
-        owned.entry,
-        StateEntry::PortActivity { .. } | StateEntry::FloodActivity { .. }
-    )
+    !is_learned(&owned.entry)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,9 @@ pub enum Error {
         /// The chain of causes.
         detail: String,
     },
+    /// Another agent uses the folder of pins.
+    #[error("{0} is in use by another weftd: each needs a [bpf] pin of its own")]
+    PinInUse(String),
     /// The interface doesn't exist.
     #[error("interface {0} doesn't exist")]
     NoInterface(String),

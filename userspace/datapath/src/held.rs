@@ -35,6 +35,21 @@ impl HeldPacket {
         }
     }
 
+    /// Bytes of the network packet, or of one segment of a GSO packet: what a flow's size guard judges.
+    pub fn l3_size(&self) -> usize {
+        let mut key = FlowKey::default();
+        let Ok(headers) = extract(self.frame.as_slice(), 0, self.vlan_tci, &mut key) else {
+            return 0;
+        };
+        let l3 = usize::from(headers.l3_offset);
+        match l4_offset(&self.frame, &key, &headers) {
+            Some(l4) if self.gso_size != 0 => {
+                l4 - l3 + l4_length(&self.frame, &key, l4) + usize::from(self.gso_size)
+            }
+            _ => self.frame.len() - l3,
+        }
+    }
+
     /// The bytes to write to the inject TAP: virtio header, prefix, frame.
     pub fn to_inject(&self, target: SlotRef, port: u16) -> Vec<u8> {
         let prefix = InjectPrefix {
@@ -81,18 +96,22 @@ impl HeldPacket {
         let added = ETHERNET_LEN + tag_len;
         header[0] = NEEDS_CHECKSUM;
         header[1] = if is_gso { gso_type(&key) } else { GSO_NONE };
-        let l4_length = match key.head.protocol {
-            protocol::TCP => self
-                .frame
-                .get(l4 + 12)
-                .map_or(20, |first| usize::from(first >> 4) * 4),
-            _ => 8,
-        };
+        let l4_length = l4_length(&self.frame, &key, l4);
         header[2..4].copy_from_slice(&((l4 + l4_length + added) as u16).to_ne_bytes());
         header[4..6].copy_from_slice(&self.gso_size.to_ne_bytes());
         header[6..8].copy_from_slice(&((l4 + added) as u16).to_ne_bytes());
         header[8..10].copy_from_slice(&(checksum_offset as u16).to_ne_bytes());
         header
+    }
+}
+
+/// Bytes of the TCP or UDP header.
+fn l4_length(frame: &[u8], key: &FlowKey, l4: usize) -> usize {
+    match key.head.protocol {
+        protocol::TCP => frame
+            .get(l4 + 12)
+            .map_or(20, |first| usize::from(first >> 4) * 4),
+        _ => 8,
     }
 }
 

@@ -11,14 +11,16 @@ mod maps;
 mod mmap;
 mod perf;
 
-pub use inject::InjectTap;
+pub use inject::{INJECT_PREFIX, InjectTap};
 pub use load::Programs;
 pub use perf::{MissReader, Waker};
 
 use crate::{Attachment, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;
 use maps::Maps;
+use nix::fcntl::Flock;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 use weft_common::flood::FloodList;
@@ -40,6 +42,8 @@ pub struct Kernel {
     maps: Maps,
     inject: InjectTap,
     reader: MissReader,
+    /// Held for as long as this agent runs: a folder of pins has one agent.
+    _lock: Flock<File>,
 }
 
 impl Kernel {
@@ -50,6 +54,7 @@ impl Kernel {
     /// Whatever the kernel refuses, with what was being done.
     pub fn open(config: &KernelConfig) -> Result<Kernel, Error> {
         bpffs::mount_if_absent(&config.pin)?;
+        let lock = bpffs::lock(&config.pin)?;
         let mut programs = Programs::load(&config.pin)?;
         let mut maps = Maps::open(&mut programs)?;
         let reader = MissReader::open(&mut maps)?;
@@ -62,6 +67,7 @@ impl Kernel {
             maps,
             inject,
             reader,
+            _lock: lock,
         })
     }
 

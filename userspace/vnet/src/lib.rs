@@ -18,6 +18,7 @@ pub mod simulate;
 pub mod snapshot;
 pub mod tag;
 pub mod text;
+pub mod too_big;
 pub mod trace;
 pub mod workload;
 
@@ -41,5 +42,6 @@ pub use simulate::{Cause, Emission, Origin, Outcome, Verdict, arp_request, simul
 pub use snapshot::{Activity, FloodDomain, Snapshot};
 pub use tag::{Tag, changed_tags};
 pub use text::{describe_match, describe_match_on, describe_outcome};
+pub use too_big::too_big;
 pub use trace::{NoTrace, Step, TraceSink};
 pub use workload::{TextError, frame_for};

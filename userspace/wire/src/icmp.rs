@@ -1,4 +1,5 @@
-//! ICMP for IPv4 as a router speaks it (RFC 792, RFC 1812 section 4.3): echo replies and time exceeded.
+//! ICMP for IPv4 as a router speaks it (RFC 792, RFC 1812 section 4.3): echo replies, time exceeded and
+//! fragmentation needed.
 //!
 //! No state. Called where a router answers a ping or can't forward a packet.
 
@@ -29,6 +30,9 @@ pub enum IcmpError {
     /// Only a packet's first fragment is answered.
     #[error("the packet is a later fragment")]
     LaterFragment,
+    /// The packet may be fragmented on its way.
+    #[error("the packet may be fragmented")]
+    MayBeFragmented,
     /// The packet wasn't for one receiver, or not from one sender.
     #[error("the packet's source or destination doesn't name a single machine")]
     NotUnicast,
@@ -73,7 +77,30 @@ pub fn echo_reply(request: &[u8]) -> Result<Vec<u8>, IcmpError> {
 /// # Errors
 /// All but [`IcmpError::NotEcho`]: see RFC 1812, 4.3.2.7.
 pub fn time_exceeded(router: Ipv4Addr, expired: &[u8]) -> Result<Vec<u8>, IcmpError> {
-    let (header, payload) = parse(expired)?;
+    let code = icmpv4::TimeExceededCode::TtlExceededInTransit;
+    error(router, expired, Icmpv4Type::TimeExceeded(code))
+}
+
+/// The IPv4 packet from `from` that tells the sender of `packet`, which must not be fragmented, how many bytes its
+/// way carries (RFC 1191, section 4).
+///
+/// # Errors
+/// As [`time_exceeded`], and [`IcmpError::MayBeFragmented`].
+pub fn fragmentation_needed(
+    from: Ipv4Addr,
+    packet: &[u8],
+    next_hop_mtu: u16,
+) -> Result<Vec<u8>, IcmpError> {
+    if !parse(packet)?.0.dont_fragment {
+        return Err(IcmpError::MayBeFragmented);
+    }
+    let why = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
+    error(from, packet, Icmpv4Type::DestinationUnreachable(why))
+}
+
+/// An error about a packet, which it quotes.
+fn error(router: Ipv4Addr, about: &[u8], kind: Icmpv4Type) -> Result<Vec<u8>, IcmpError> {
+    let (header, payload) = parse(about)?;
     if header.fragment_offset.value() != 0 {
         return Err(IcmpError::LaterFragment);
     }
@@ -85,9 +112,8 @@ pub fn time_exceeded(router: Ipv4Addr, expired: &[u8]) -> Result<Vec<u8>, IcmpEr
     }
     let whole = header.header_len() + payload.len();
     let room = ERROR_BYTES_MAX - Ipv4Header::MIN_LEN - Icmpv4Header::MIN_LEN;
-    let quote = &expired[..whole.min(room)];
-    let code = icmpv4::TimeExceededCode::TtlExceededInTransit;
-    let icmp = Icmpv4Header::with_checksum(Icmpv4Type::TimeExceeded(code), quote);
+    let quote = &about[..whole.min(room)];
+    let icmp = Icmpv4Header::with_checksum(kind, quote);
     let length = Icmpv4Header::MIN_LEN + quote.len();
     let mut outer = packet_header(router.octets(), header.source, length)?;
     outer.dscp = etherparse::IpDscp::try_new(ERROR_DSCP).map_err(|_| IcmpError::Malformed)?;
@@ -204,6 +230,21 @@ mod tests {
         let mut to_a_group = PING;
         to_a_group[16] = 0xe0;
         assert_eq!(echo_reply(&to_a_group), Err(IcmpError::NotUnicast));
+    }
+
+    #[test]
+    fn fragmentation_needed_says_how_much_fits() {
+        let error = fragmentation_needed(ROUTER, &PING, 1458).unwrap();
+        // Type 3, code 4, unused, next-hop MTU (RFC 1191, section 4), then the packet.
+        assert_eq!(error[20..22], [3, 4]);
+        assert_eq!(error[24..28], [0, 0, 0x05, 0xb2]);
+        assert_eq!(error[28..], PING);
+        let mut divisible = PING;
+        divisible[6] = 0;
+        assert_eq!(
+            fragmentation_needed(ROUTER, &divisible, 1458),
+            Err(IcmpError::MayBeFragmented)
+        );
     }
 
     #[test]

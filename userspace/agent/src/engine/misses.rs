@@ -14,7 +14,7 @@ use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, HeldPacket, Miss};
 use weft_vnet::{
     Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile,
-    simulate,
+    simulate, too_big,
 };
 
 /// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
@@ -79,9 +79,6 @@ impl<D: Datapath> Engine<D> {
         if is_flow_miss && let Some(target) = self.target_of(&packet, pending) {
             return self.inject(target, index, &held, Some(port));
         }
-        if reason == MissReason::Mtu as u8 {
-            return self.count_drop(Some(port), DropReason::MtuExceeded);
-        }
         let outcome = simulate(
             &self.snapshot,
             &self.state,
@@ -103,6 +100,11 @@ impl<D: Datapath> Engine<D> {
             );
         }
         self.emit_all(&outcome.emit, 0);
+        if let Some(mtu) = self.exceeded_mtu(&outcome, &held) {
+            let answer = too_big(&self.snapshot, &packet, &outcome, mtu);
+            self.emit_all(answer.as_slice(), 0);
+            return self.count_drop(Some(port), DropReason::MtuExceeded);
+        }
         match outcome.verdict {
             Verdict::Answered => {}
             _ if is_flow_miss && outcome.install => {
@@ -127,6 +129,15 @@ impl<D: Datapath> Engine<D> {
             && slot.ttl_decrement != 0
             && packet.headers.ttl <= slot.ttl_decrement;
         (!is_ended).then_some(target)
+    }
+
+    /// What fits the packet's way, if that is less than the packet.
+    fn exceeded_mtu(&self, outcome: &Outcome, held: &HeldPacket) -> Option<u16> {
+        if !matches!(outcome.verdict, Verdict::Deliver(_)) {
+            return None;
+        }
+        let mtu = compile(outcome, &self.snapshot, self.host, &self.placement).mtu;
+        (mtu != 0 && held.l3_size() > usize::from(mtu)).then_some(mtu)
     }
 
     fn send_and_keep(

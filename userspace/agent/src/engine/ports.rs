@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use weft_common::limits::PORTS_MAX;
 use weft_common::port::{PortKind, PortRecord};
 use weft_common::{DropReason, TunnelKey};
+use weft_datapath::kernel::INJECT_PREFIX;
 use weft_datapath::{Attachment, Datapath, Error, PortTable};
 use weft_vnet::{Port, PortId, StateEntry, Tag};
 
@@ -205,6 +206,9 @@ impl<D: Datapath> Engine<D> {
                 Some("its interface is an underlay interface"),
                 dirty,
             );
+        }
+        if interface == "lo" || interface.starts_with(INJECT_PREFIX) {
+            return self.go_down(port.id, Some("its interface is no workload's"), dirty);
         }
         let Some(ifindex) = present else {
             return self.go_down(port.id, Some("its interface doesn't exist"), dirty);

@@ -1,8 +1,10 @@
 //! The BPF file system: mounted when it isn't, and the folder that holds this agent's pins.
 
 use crate::Error;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
+use std::fs::File;
 use std::path::Path;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -26,6 +28,20 @@ pub fn mount_if_absent(pin: &Path) -> Result<(), Error> {
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// Makes the folder of pins and keeps every other agent out of it while the lock is held.
+///
+/// # Errors
+/// Names the folder when another process holds it.
+pub fn lock(path: &Path) -> Result<Flock<File>, Error> {
+    make(path)?;
+    let what = |source| Error::io(format!("locking {}", path.display()), source);
+    let folder = File::open(path).map_err(what)?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::errno::Errno::EAGAIN => Error::PinInUse(path.display().to_string()),
+        error => what(error.into()),
+    })
 }
 
 /// Makes a folder of pins.

@@ -21,6 +21,9 @@ const IFF_VNET_HDR: i16 = 0x4000;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 3;
 
+/// What the names of inject TAPs begin with; the kernel adds a number.
+pub const INJECT_PREFIX: &str = "weft-inject";
+
 /// An open TAP with virtio headers.
 pub struct InjectTap {
     file: OwnedFd,
@@ -33,7 +36,7 @@ impl InjectTap {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = open("/dev/net/tun", flags, Mode::empty())
             .map_err(|source| Error::io("opening /dev/net/tun for the inject TAP", source))?;
-        let mut request = request("weft-inject%d");
+        let mut request = request(&format!("{INJECT_PREFIX}%d"));
         request.value[..2].copy_from_slice(&(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).to_ne_bytes());
         ioctl(
             file.as_raw_fd(),

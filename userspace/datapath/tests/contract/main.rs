@@ -200,6 +200,8 @@ fn a_second_agent_adopts_the_pinned_state() {
         first.write_port(subject::PORT, &record).unwrap();
         install(&mut table, &mut first, 1, 32, FIRST).unwrap();
         first.attach_port(subject::PORT, "lo").unwrap();
+        let intruder = Kernel::open(&config).map(|_| ());
+        assert!(matches!(intruder, Err(Error::PinInUse(_))), "{intruder:?}");
         drop(first);
         let mut second = Kernel::open(&config).unwrap();
         assert_eq!(second.read_port(subject::PORT).unwrap().generation, 9);

@@ -100,6 +100,9 @@ fn a_full_flow_table_still_forwards() {
             .is_some_and(|slot| (slot.output, slot.port) == (Output::Local as u8, index))
     };
     assert_eq!((injected.len(), injected.iter().all(arrives)), (3, true));
+    let wrote = |it: &&Event| matches!(it, Event::Wrote(target) if target.generation != 0);
+    let slots = rig.datapath().log.iter().filter(wrote).count();
+    assert_eq!(slots, 2, "one for the flow, one for all without a flow");
     assert_eq!(rig.forward("web/near", &frame), None);
     assert_eq!(rig.engine.table.len(), 1);
     // They were not dropped; but an operator wants to know.

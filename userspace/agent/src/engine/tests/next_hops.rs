@@ -122,6 +122,20 @@ fn a_change_elsewhere_does_not_lengthen_the_wait_nor_ask_again() {
 }
 
 #[test]
+fn what_the_router_can_answer_by_now_is_answered() {
+    let mut rig = Rig::new();
+    rig.send("web/near", &numbered(&rig, GUEST, 1));
+    rig.injected();
+    rig.change("core/db", |port| {
+        port.addresses = vec!["10.0.2.77/24".parse().unwrap()];
+    });
+    rig.topology();
+    let sent = rig.injected();
+    let slot = sent[0].slot.unwrap();
+    assert_eq!((sent.len(), slot.port), (1, rig.index("web/near")));
+}
+
+#[test]
 fn all_that_wait_are_bounded_and_so_are_the_questions() {
     let mut rig = Rig::new();
     // A /16, so that there are enough addresses to scan.

@@ -14,6 +14,24 @@ impl Rig {
         }
     }
 
+    /// Another agent, with the kernel and the store as this one leaves them.
+    fn restart(&mut self) {
+        let mut kernel = std::mem::take(self.datapath());
+        kernel.log.clear();
+        let generation = |index| kernel.read_port(index).unwrap().generation;
+        let ports = PortTable::new(generation, 0);
+        let (updates, updates_out) = mpsc::unbounded_channel();
+        let config = EngineConfig {
+            host: "h1".into(),
+            underlay_interfaces: vec!["eth1".into()],
+            flows_max: None,
+            flow_idle_secs: None,
+        };
+        let (flows, remotes) = (FlowTable::new(1000), watch::channel(Vec::new()).0);
+        self.engine = Engine::new(config, kernel, flows, ports, updates, remotes);
+        self.updates = updates_out;
+    }
+
     fn key_of(&self, path: &str) -> TunnelKey {
         self.engine.ports.bound[&self.id(path)].key
     }
@@ -122,33 +140,29 @@ fn a_port_that_is_bound_to_another_interface_gets_another_key() {
 
 #[test]
 fn the_key_of_an_earlier_agent_is_taken_over() {
-    let mut first = Rig::new();
-    let key = first.key_of("db/near");
-    // A new agent: kernel and store are as they were.
     let mut rig = Rig::new();
-    rig.activity = first.activity.clone();
-    let generation = |index| first.datapath().read_port(index).unwrap().generation;
-    let generations: Vec<u8> = (0..64).map(generation).collect();
-    let table = PortTable::new(
-        |index| generations.get(usize::from(index)).copied().unwrap_or(0),
-        0,
-    );
-    let (updates, updates_out) = mpsc::unbounded_channel();
-    let config = EngineConfig {
-        host: "h1".into(),
-        underlay_interfaces: vec!["eth1".into()],
-        flows_max: None,
-        flow_idle_secs: None,
-    };
-    let kernel = std::mem::take(first.datapath());
-    let (flows, remotes) = (FlowTable::new(1), watch::channel(Vec::new()).0);
-    rig.engine = Engine::new(config, kernel, flows, table, updates, remotes);
-    rig.updates = updates_out;
+    let key = rig.key_of("db/near");
+    rig.restart();
     rig.topology();
     rig.look();
     assert_eq!(rig.key_of("db/near"), key);
     // And all of it is said again, for the update that replaces what the earlier agent said.
     assert!(rig.published().put.contains(&rig.activity_of("db/near")));
+    let detached = |it: &Event| matches!(it, Event::Detached(_));
+    assert!(!rig.datapath().log.iter().any(detached));
+}
+
+#[test]
+fn a_port_that_was_set_down_while_no_agent_ran_is_let_go() {
+    let mut rig = Rig::new();
+    let key = rig.key_of("web/near");
+    rig.restart();
+    rig.change("web/near", |port| port.admin_up = false);
+    rig.topology();
+    rig.look();
+    assert_eq!(rig.key_of("web/near"), key);
+    assert_eq!(rig.record("web/near").ifindex, 0);
+    assert!(rig.datapath().log.contains(&Event::Detached(key.index)));
 }
 
 #[test]
