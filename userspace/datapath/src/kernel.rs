@@ -83,12 +83,7 @@ impl Kernel {
         self.reader.poll(timeout, &mut self.maps, handle)
     }
 
-    /// Misses that the kernel wrote and this agent lost, because a buffer was full.
-    pub fn misses_lost(&self) -> u64 {
-        self.reader.lost()
-    }
-
-    /// A file that becomes readable when misses wait; `wake` makes a thread in [`Kernel::poll_misses`] return.
+    /// Makes a thread that waits in [`Kernel::poll_misses`] return.
     pub fn waker(&self) -> Waker {
         self.reader.waker()
     }

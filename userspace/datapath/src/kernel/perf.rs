@@ -52,7 +52,6 @@ const PERF_SAMPLE_RAW: u64 = 1 << 10;
 const FLAG_WATERMARK: u64 = 1 << 14;
 const PERF_FLAG_FD_CLOEXEC: u64 = 8;
 const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
-const PERF_RECORD_LOST: u32 = 2;
 const PERF_RECORD_SAMPLE: u32 = 9;
 /// Offsets of `data_head` and `data_tail` in `perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;
@@ -76,7 +75,6 @@ pub struct MissReader {
     batched: Vec<Buffer>,
     is_batched: bool,
     idle_polls: u32,
-    lost: u64,
     waker: Arc<EventFd>,
     scratch: Vec<u8>,
 }
@@ -98,17 +96,11 @@ impl MissReader {
             batched: open_all(BATCHED_PAGES, BATCHED_PAGES * PAGE_BYTES / 4)?,
             is_batched: false,
             idle_polls: 0,
-            lost: 0,
             waker: Arc::new(waker),
             scratch: Vec::new(),
         };
         reader.give(maps, false)?;
         Ok(reader)
-    }
-
-    /// Misses lost because a buffer was full.
-    pub fn lost(&self) -> u64 {
-        self.lost
     }
 
     /// A handle that wakes the reader.
@@ -137,7 +129,7 @@ impl MissReader {
             (&mut self.batched, &mut self.eager)
         };
         for buffer in first.iter_mut().chain(second.iter_mut()) {
-            count += buffer.drain(&mut self.scratch, &mut self.lost, handle);
+            count += buffer.drain(&mut self.scratch, handle);
         }
         self.adapt(count, maps)?;
         Ok(count)
@@ -298,12 +290,7 @@ impl Buffer {
     }
 
     /// Hands over what is in the ring, at most a bounded number of misses.
-    fn drain(
-        &mut self,
-        scratch: &mut Vec<u8>,
-        lost: &mut u64,
-        handle: &mut dyn FnMut(Miss),
-    ) -> usize {
+    fn drain(&mut self, scratch: &mut Vec<u8>, handle: &mut dyn FnMut(Miss)) -> usize {
         let mut tail = self.control(DATA_TAIL).load(Ordering::Relaxed);
         let head = self.control(DATA_HEAD).load(Ordering::Acquire);
         let mut count = 0;
@@ -321,15 +308,12 @@ impl Buffer {
             self.copy(tail + header.len() as u64, scratch);
             tail += size as u64;
             self.control(DATA_TAIL).store(tail, Ordering::Release);
-            match u32::from_ne_bytes([k0, k1, k2, k3]) {
-                PERF_RECORD_SAMPLE => {
-                    if let Some(miss) = parse_sample(scratch) {
-                        count += 1;
-                        handle(miss);
-                    }
-                }
-                PERF_RECORD_LOST => *lost += lost_in(scratch),
-                _ => {}
+            // What found no room is counted by the program that sent it (`miss_lost`), not by records of loss.
+            if u32::from_ne_bytes([k0, k1, k2, k3]) == PERF_RECORD_SAMPLE
+                && let Some(miss) = parse_sample(scratch)
+            {
+                count += 1;
+                handle(miss);
             }
         }
         self.control(DATA_TAIL).store(tail, Ordering::Release);
@@ -370,12 +354,4 @@ fn parse_sample(bytes: &[u8]) -> Option<Miss> {
             vlan_tci: (header.vlan & VLAN_PRESENT != 0).then_some(header.vlan & 0x0fff),
         },
     })
-}
-
-/// PERF_RECORD_LOST: a 64-bit id, then a 64-bit count.
-fn lost_in(bytes: &[u8]) -> u64 {
-    bytes
-        .get(8..16)
-        .and_then(|count| count.try_into().ok())
-        .map_or(0, u64::from_ne_bytes)
 }
