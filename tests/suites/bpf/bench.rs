@@ -127,6 +127,18 @@ impl Bench {
         }
     }
 
+    /// Runs a program over the same frame again and again, as fast as the kernel can.
+    pub fn run_many(&mut self, program: &'static str, frame: &[u8], times: u32) {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: times,
+            ..TestRunOptions::new()
+        };
+        let program = self.kernel.programs().program(program);
+        let program = program.expect("a program of this name");
+        program.test_run(options).expect("BPF_PROG_TEST_RUN");
+    }
+
     /// Installs a flow for the frame's key under `mask`.
     pub fn install(&mut self, frame: &[u8], mask: &FlowKey, slot: Slot) -> FlowId {
         let key = key_of(frame);

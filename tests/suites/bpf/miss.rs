@@ -46,14 +46,9 @@ fn a_gso_packet_goes_up_as_one() {
 #[test]
 fn misses_beyond_the_ports_bucket_are_dropped_by_name() {
     with_bench(|bench| {
-        let sent = MISS_BURST + 1000;
+        let sent = 5 * MISS_BURST;
+        bench.run_many("from_port", &frames::udp(), sent as u32);
         let mut seen = 0;
-        for number in 0..sent {
-            bench.run("from_port", &frames::udp());
-            if number % 500 == 0 {
-                seen += bench.misses().len() as u64;
-            }
-        }
         loop {
             let more = bench.misses().len() as u64;
             if more == 0 {
@@ -63,11 +58,10 @@ fn misses_beyond_the_ports_bucket_are_dropped_by_name() {
         }
         let refused = bench.drops(PORT, DropReason::MissRate);
         let lost = bench.drops(PORT, DropReason::MissLost);
-        assert_eq!(
-            seen + refused + lost,
-            sent,
-            "seen {seen}, refused {refused}, lost {lost}"
-        );
-        assert_eq!(lost, 0);
+        let all = format!("seen {seen}, refused {refused}, lost {lost}");
+        assert_eq!(seen + refused + lost, sent, "{all}");
+        // The bucket fills again while this runs, but not as fast as it is emptied.
+        assert!(refused > 0, "{all}");
+        assert!(seen > 0, "{all}");
     });
 }
