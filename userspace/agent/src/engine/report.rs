@@ -272,7 +272,7 @@ impl<D: Datapath> Engine<D> {
             problems.push(format!("store {}: {why}", self.store.url));
         }
         let own = self.snapshot.model().hosts.get(&self.host);
-        if self.has_topology && own.is_none() {
+        if own.is_none() && self.snapshot.model().revision > 0 {
             problems.push(format!(
                 "host {} isn't in the topology: nothing can be bound here",
                 self.host_name
