@@ -34,11 +34,12 @@ use tokio::sync::{mpsc, watch};
 use underlay::Peers;
 use waiting::Waiting;
 use weft_api::{OwnedState, StateChange, StateUpdate};
-use weft_common::DropReason;
+use weft_common::{DropReason, Slot};
 use weft_datapath::network::HostNetwork;
 use weft_datapath::{Datapath, FlowTable, PortTable};
 use weft_vnet::{
-    Activity, FlowState, HostId, Model, Placement, PortId, Snapshot, StateEntry, Tag, changed_tags,
+    Activity, FlowState, HostId, Model, Outcome, Packet, Placement, PortId, Snapshot, StateEntry,
+    Tag, TraceSink, changed_tags, compile, simulate,
 };
 
 /// This host's id while the topology doesn't name it.
@@ -292,6 +293,16 @@ impl<D: Datapath> Engine<D> {
             }
         }
         self.state.apply(&entry)
+    }
+
+    /// Decides on a packet by what is known now.
+    fn decide(&self, packet: &Packet<'_>, trace: &mut impl TraceSink) -> Outcome {
+        simulate(&self.snapshot, &self.state, packet, self.now_ms(), trace)
+    }
+
+    /// What the kernel of this host is to do for a decision.
+    fn slot_for(&self, outcome: &Outcome) -> Slot {
+        compile(outcome, &self.snapshot, self.host, &self.placement)
     }
 
     /// Tells the other hosts.

@@ -2,7 +2,7 @@
 //!
 //! Whatever the source, the tree is unpacked beside its place and moved there when it is whole.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -47,14 +47,28 @@ pub fn install() -> Result<()> {
             dest.display()
         );
     }
+    let attempts = sources().into_iter().map(|source| {
+        let name = source.name();
+        let fetch = || {
+            source.fetch(&dest)?;
+            ensure!(
+                is_whole(&dest.join("library")),
+                "it holds no library/Cargo.lock"
+            );
+            Ok(())
+        };
+        (name, fetch())
+    });
+    first_that_works(attempts)
+}
+
+/// Takes attempts until one works; when none does, one error says why each didn't.
+fn first_that_works(attempts: impl Iterator<Item = (String, Result<()>)>) -> Result<()> {
     let mut reasons = String::new();
-    for source in sources() {
-        match source.fetch(&dest) {
-            Ok(()) if is_whole(&dest.join("library")) => return Ok(()),
-            Ok(()) => {
-                reasons += &format!("\n  * {}: it holds no library/Cargo.lock", source.name())
-            }
-            Err(error) => reasons += &format!("\n  * {}: {error:#}", source.name()),
+    for (name, attempt) in attempts {
+        match attempt {
+            Ok(()) => return Ok(()),
+            Err(error) => reasons += &format!("\n  * {name}: {error:#}"),
         }
     }
     bail!(
@@ -319,4 +333,40 @@ fn debian_mirror() -> Result<String> {
     Ok(mirror
         .with_context(|| format!("apt has no Debian mirror configured for {codename}"))?
         .to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_no_source_works_one_error_has_every_reason() {
+        let failing = |name: &str, why: &'static str| (name.to_owned(), Err(anyhow::anyhow!(why)));
+        let attempts = [
+            failing("archive", "isn't one"),
+            failing("Debian", "no mirror"),
+        ];
+        let error = first_that_works(attempts.into_iter())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("archive: isn't one"), "{error}");
+        assert!(error.contains("Debian: no mirror"), "{error}");
+    }
+
+    #[test]
+    fn the_first_source_that_works_is_the_last_that_is_tried() {
+        let attempts = ["bad", "good", "never"].map(String::from);
+        let tried = std::cell::RefCell::new(Vec::new());
+        let results = attempts.into_iter().map(|name| {
+            tried.borrow_mut().push(name.clone());
+            let result = if name == "good" {
+                Ok(())
+            } else {
+                Err(anyhow::anyhow!("no"))
+            };
+            (name, result)
+        });
+        first_that_works(results).unwrap();
+        assert_eq!(*tried.borrow(), ["bad", "good"]);
+    }
 }

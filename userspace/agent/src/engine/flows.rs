@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use weft_common::limits::MAC_IDLE_TIMEOUT_SECS;
 use weft_common::{FlowKey, Headers};
 use weft_datapath::{Datapath, Flow, FlowId};
-use weft_vnet::{Entry, NoTrace, Outcome, Packet, StateEntry, Tag, compile, simulate};
+use weft_vnet::{Entry, NoTrace, Outcome, Packet, StateEntry, Tag};
 
 /// A flow's reasons, and a packet to decide it again with.
 pub struct Decision {
@@ -116,18 +116,12 @@ impl<D: Datapath> Engine<D> {
             return;
         };
         let packet = old.packet();
-        let outcome = simulate(
-            &self.snapshot,
-            &self.state,
-            &packet,
-            self.now_ms(),
-            &mut NoTrace,
-        );
+        let outcome = self.decide(&packet, &mut NoTrace);
         let stays = outcome.install && outcome.writes.is_empty() && outcome.mask == old.mask;
         let Some(flow) = self.table.get(id).filter(|_| stays) else {
             return self.remove_flow(id, now);
         };
-        let slot = compile(&outcome, &self.snapshot, self.host, &self.placement);
+        let slot = self.slot_for(&outcome);
         if slot != flow.slot {
             let replaced = self
                 .table

@@ -13,8 +13,7 @@ use weft_common::slot::Output;
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, HeldPacket, Miss};
 use weft_vnet::{
-    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, compile,
-    simulate, too_big,
+    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, too_big,
 };
 
 /// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
@@ -79,13 +78,7 @@ impl<D: Datapath> Engine<D> {
         if is_flow_miss && let Some(target) = self.target_of(&packet, pending) {
             return self.inject(target, index, &held, Some(port));
         }
-        let outcome = simulate(
-            &self.snapshot,
-            &self.state,
-            &packet,
-            self.now_ms(),
-            &mut NoTrace,
-        );
+        let outcome = self.decide(&packet, &mut NoTrace);
         let decision = Decision::new(&packet, &outcome);
         let key = packet.key;
         self.learn(&outcome.writes);
@@ -136,7 +129,7 @@ impl<D: Datapath> Engine<D> {
         if !matches!(outcome.verdict, Verdict::Deliver(_)) {
             return None;
         }
-        let mtu = compile(outcome, &self.snapshot, self.host, &self.placement).mtu;
+        let mtu = self.slot_for(outcome).mtu;
         (mtu != 0 && held.l3_size() > usize::from(mtu)).then_some(mtu)
     }
 
@@ -154,7 +147,7 @@ impl<D: Datapath> Engine<D> {
             self.install_problem = Some(format!("the flow table is full: {limit} flows"));
             return self.send_once(outcome, key.head.port, held, port);
         }
-        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
+        let slot = self.slot_for(outcome);
         match self.table.reserve(&mut self.datapath, &slot) {
             Ok(target) => {
                 self.inject(target, key.head.port, held, port);
@@ -207,7 +200,7 @@ impl<D: Datapath> Engine<D> {
         held: &HeldPacket,
         port: Option<PortId>,
     ) {
-        let slot = compile(outcome, &self.snapshot, self.host, &self.placement);
+        let slot = self.slot_for(outcome);
         if let Some(target) = self.made_slot(slot, port) {
             self.inject(target, index, held, port);
         }
@@ -235,13 +228,7 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(Some(port), reason),
         };
-        let outcome = simulate(
-            &self.snapshot,
-            &self.state,
-            &packet,
-            self.now_ms(),
-            &mut NoTrace,
-        );
+        let outcome = self.decide(&packet, &mut NoTrace);
         self.learn(&outcome.writes);
         if let Some(next_hop) = awaited(&outcome) {
             let (entry, index) = (Entry::Device(port), 0);

@@ -6,9 +6,7 @@ use weft_api::{TraceEgress, TraceRequest, TraceResponse, TraceStep};
 use weft_common::slot::Output;
 use weft_common::{DropReason, Slot, TunnelKey};
 use weft_datapath::Datapath;
-use weft_vnet::{
-    Entry, Outcome, Packet, PortId, Step, Verdict, compile, describe_match_on, frame_for, simulate,
-};
+use weft_vnet::{Entry, Outcome, Packet, PortId, Step, Verdict, describe_match_on, frame_for};
 
 /// Why a trace can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -51,16 +49,10 @@ impl<D: Datapath> Engine<D> {
                 ))
             })?;
         let mut steps: Vec<Step> = Vec::new();
-        let outcome = simulate(
-            &self.snapshot,
-            &self.state,
-            &packet,
-            self.now_ms(),
-            &mut steps,
-        );
+        let outcome = self.decide(&packet, &mut steps);
         let mut whole = packet.key;
         whole.head.mask_id = 0;
-        let slot = compile(&outcome, &self.snapshot, self.host, &self.placement);
+        let slot = self.slot_for(&outcome);
         let (verdict, reason, cause) = self.verdict_in_words(&outcome, &slot);
         Ok(TraceResponse {
             frame: describe_match_on(&whole, &full_mask(), &self.snapshot, self.host),

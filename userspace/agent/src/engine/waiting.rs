@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use weft_common::DropReason;
 use weft_common::limits::{WAITING_MAX, WAITING_PER_NEIGHBOUR_MAX};
 use weft_datapath::{Datapath, HeldPacket};
-use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, arp_request, simulate};
+use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, arp_request};
 
 /// Requests for one next hop, about a second apart, before its packets are dropped.
 const REQUESTS_MAX: u32 = 3;
@@ -127,13 +127,7 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet,
             Err(reason) => return self.count_drop(port, reason),
         };
-        let outcome = simulate(
-            &self.snapshot,
-            &self.state,
-            &packet,
-            self.now_ms(),
-            &mut NoTrace,
-        );
+        let outcome = self.decide(&packet, &mut NoTrace);
         if let Some(next_hop) = awaited(&outcome) {
             return self.wait(
                 next_hop,
