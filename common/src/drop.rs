@@ -102,6 +102,10 @@ drop_reasons! {
     UnknownAction = 35, "unknown_action";
     /// The flow table or the slots are full.
     FlowTableFull = 36, "flow_table_full";
+    /// A tunnel packet to index 0 was neither a probe nor the answer to one.
+    BadProbe = 50, "bad_probe";
+    /// An answer to a probe that this host didn't send, or sent too long ago.
+    UnaskedProbe = 51, "unasked_probe";
 }
 
 /// Counters kept per port: one for each number below this.

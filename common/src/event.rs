@@ -14,6 +14,8 @@ pub enum MissReason {
     Mtu = 2,
     /// A flow said [`crate::slot::Output::Agent`].
     Action = 3,
+    /// A tunnel probe, with its outer headers; its port is 0 and its generation the kind (see [`crate::probe`]).
+    Probe = 8,
 }
 
 /// Precedes the whole packet in the perf event array. The packet's headers are extracted again by the agent

@@ -13,6 +13,7 @@ pub mod key;
 pub mod limits;
 pub mod peer;
 pub mod port;
+pub mod probe;
 pub mod slot;
 pub mod tunnel;
 

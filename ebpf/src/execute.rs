@@ -58,7 +58,7 @@ fn refuse(packet: &Packet, origin: Origin, reason: MissReason, drop: DropReason)
 /// Bytes of the network packet, or of one segment of a GSO packet.
 #[inline(always)]
 fn l3_size(packet: &Packet) -> u32 {
-    let offset = packet.headers.l3_offset as usize;
+    let offset = packet.l3_offset();
     let payload = packet.gso_size();
     if payload == 0 {
         return packet.length().saturating_sub(offset as u32);
@@ -88,7 +88,7 @@ fn rewrite(packet: &Packet, slot: &Slot) -> Option<()> {
     if slot.ttl_decrement == 0 {
         return Some(());
     }
-    let offset = packet.headers.l3_offset as usize;
+    let offset = packet.l3_offset();
     match packet.key.head.network() {
         Network::Ipv4 => {
             let [ttl, protocol, high, low] = packet.read::<4>(offset + 8)?;

@@ -7,6 +7,10 @@ use weft_common::limits::{CACHE_ENTRIES_PER_CPU, MASKS_MAX};
 use weft_common::slot::{CacheEntry, Slot, SlotRef};
 use weft_common::{FlowKey, Network, PortRecord};
 
+const NO_SLOT: SlotRef = SlotRef {
+    slot: 0,
+    generation: 0,
+};
 /// Where the mask's number lies in the first word of a masked key (`FlowHead::mask_id`).
 const MASK_ID_SHIFT: u32 = 24;
 
@@ -28,7 +32,10 @@ pub fn find(packet: &Packet, port: &PortRecord) -> Option<(&'static Slot, SlotRe
         megaflow_v6(words, port.masks_v6)
     } else {
         megaflow_v4(words, port.masks_v4)
-    }?;
+    };
+    if target.slot == 0 {
+        return None;
+    }
     let slot = maps::slot(target)?;
     entry.key = *words;
     entry.target = target;
@@ -69,16 +76,19 @@ fn holds(entry: &CacheEntry, words: &[u64; 8], is_v6: bool) -> bool {
                 && entry.key[7] == words[7]))
 }
 
-/// Tries the port's masks in order of their number.
+/// Tries the port's masks in order of their number; slot 0, which nothing uses, for none. (An `Option` would leave
+/// its value undefined, and what LLVM makes of that the verifier has refused: a read of an unset register.)
 #[inline(always)]
-fn megaflow_v4(words: &[u64; 8], mut masks: u64) -> Option<SlotRef> {
+fn megaflow_v4(words: &[u64; 8], mut masks: u64) -> SlotRef {
     for _ in 0..MASKS_MAX {
         if masks == 0 {
-            return None;
+            break;
         }
         let number = masks.trailing_zeros();
         masks &= masks - 1;
-        let mask = MASKS_V4.get(number)?;
+        let Some(mask) = MASKS_V4.get(number) else {
+            break;
+        };
         let key = [
             (words[0] & mask[0]) | u64::from(number) << MASK_ID_SHIFT,
             words[1] & mask[1],
@@ -88,21 +98,23 @@ fn megaflow_v4(words: &[u64; 8], mut masks: u64) -> Option<SlotRef> {
         // SAFETY: a value that is replaced while it is read is 8 bytes, read at once; a stale reference is
         // found by its generation.
         if let Some(target) = unsafe { MEGAFLOWS_V4.get(&key) } {
-            return Some(*target);
+            return *target;
         }
     }
-    None
+    NO_SLOT
 }
 
 #[inline(always)]
-fn megaflow_v6(words: &[u64; 8], mut masks: u64) -> Option<SlotRef> {
+fn megaflow_v6(words: &[u64; 8], mut masks: u64) -> SlotRef {
     for _ in 0..MASKS_MAX {
         if masks == 0 {
-            return None;
+            break;
         }
         let number = masks.trailing_zeros();
         masks &= masks - 1;
-        let mask = MASKS_V6.get(number)?;
+        let Some(mask) = MASKS_V6.get(number) else {
+            break;
+        };
         let key = [
             (words[0] & mask[0]) | u64::from(number) << MASK_ID_SHIFT,
             words[1] & mask[1],
@@ -115,8 +127,8 @@ fn megaflow_v6(words: &[u64; 8], mut masks: u64) -> Option<SlotRef> {
         ];
         // SAFETY: as above.
         if let Some(target) = unsafe { MEGAFLOWS_V6.get(&key) } {
-            return Some(*target);
+            return *target;
         }
     }
-    None
+    NO_SLOT
 }

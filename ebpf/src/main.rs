@@ -3,7 +3,7 @@
 //! | program | attached to | stages, in order |
 //! |---|---|---|
 //! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
-//! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`execute`] deliver or expand |
+//! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
 //!
 //! [`execute`] is guards, rewrite and output; output is local delivery, [`tunnel`], [`flood`] or a counted drop.
@@ -25,6 +25,7 @@ mod lookup;
 mod maps;
 mod miss;
 mod packet;
+mod probe;
 mod tunnel;
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
@@ -65,7 +66,7 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     let mut packet = Packet::new(&ctx);
     match tunnel::recognise(&packet) {
         Ok(None) => PASS,
-        Ok(Some(target)) => tunnel::receive(&mut packet, target),
+        Ok(Some(arrival)) => tunnel::receive(&mut packet, arrival),
         Err(reason) => count::dropped(0, reason),
     }
 }

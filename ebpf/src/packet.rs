@@ -3,6 +3,7 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
+use core::arch::asm;
 use weft_common::frame::HEADER_BYTES_MAX;
 use weft_common::{DropReason, FlowKey, Frame, Headers, extract};
 
@@ -109,6 +110,19 @@ impl<'a> Packet<'a> {
         self.pull_headers(HEADER_BYTES_MAX as u32);
         self.headers = extract(&self.frame(), port, self.vlan_tci(), &mut self.key)?;
         Ok(())
+    }
+
+    /// Where the network header begins, after [`Packet::extract`]. At most two tags precede it; the bound is said
+    /// again where LLVM can't take it away, as the verifier forgets it when the number lies in memory meanwhile.
+    #[inline(always)]
+    pub fn l3_offset(&self) -> usize {
+        let offset = usize::from(self.headers.l3_offset);
+        let bounded;
+        // SAFETY: an AND on a register.
+        unsafe {
+            asm!("{0} &= 63", inout(reg) offset => bounded, options(pure, nomem, nostack, preserves_flags));
+        }
+        bounded
     }
 
     #[inline(always)]

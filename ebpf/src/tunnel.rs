@@ -3,7 +3,7 @@
 use crate::execute::deliver;
 use crate::maps::{self, OWN_ADDRESSES, PEERS, REMOTE_HOSTS};
 use crate::packet::{Packet, write};
-use crate::{SHOT, count, flood};
+use crate::{SHOT, count, flood, probe};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
     BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_FIXED_GSO,
@@ -32,16 +32,26 @@ const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
 const OUTER_L3_LEN: u32 = (ENCAP_LEN - ETHERNET_LEN) as u32;
 const IP_OFFSET: usize = ETHERNET_LEN;
 const GRE_OFFSET: usize = IP_OFFSET + 20;
-const INNER_OFFSET: usize = ENCAP_LEN;
+/// Where the inner frame begins.
+pub const INNER_OFFSET: usize = ENCAP_LEN;
 /// Bytes of an 802.1Q tag.
 const TAG_LEN: usize = 4;
 
-/// Whether this is a tunnel packet of ours, and for whom.
+/// A tunnel packet of ours.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    /// What it is for.
+    pub key: TunnelKey,
+    /// Underlay record of the host that sent it.
+    pub peer: u32,
+}
+
+/// Whether this is a tunnel packet of ours, from whom and for whom.
 ///
 /// # Errors
 /// A packet that is ours but can't be accepted is dropped with the reason.
 #[inline(always)]
-pub fn recognise(packet: &Packet) -> Result<Option<TunnelKey>, DropReason> {
+pub fn recognise(packet: &Packet) -> Result<Option<Arrival>, DropReason> {
     packet.pull_headers((INNER_OFFSET + ETHERNET_LEN) as u32);
     let Some([t0, t1]) = packet.read::<2>(12) else {
         return Ok(None);
@@ -88,10 +98,10 @@ pub fn recognise(packet: &Packet) -> Result<Option<TunnelKey>, DropReason> {
     if !is_ours {
         return Ok(None);
     }
-    // SAFETY: the value isn't read.
-    if unsafe { REMOTE_HOSTS.get(&[s0, s1, s2, s3]) }.is_none() {
+    // SAFETY: a value that is replaced while it is read is 4 bytes, read at once.
+    let Some(&peer) = (unsafe { REMOTE_HOSTS.get(&[s0, s1, s2, s3]) }) else {
         return Err(DropReason::UnknownHost);
-    }
+    };
     let key = u32::from_be_bytes([k0, k1, k2, k3]);
     if key > KEY_MAX {
         return Err(DropReason::WideTunnelKey);
@@ -99,12 +109,19 @@ pub fn recognise(packet: &Packet) -> Result<Option<TunnelKey>, DropReason> {
     if key & STATE_RECORD != 0 {
         return Err(DropReason::StateRecord);
     }
-    Ok(Some(TunnelKey::from_bits(key)))
+    Ok(Some(Arrival {
+        key: TunnelKey::from_bits(key),
+        peer,
+    }))
 }
 
 /// Delivers a tunnel packet to what its key names.
 #[inline(always)]
-pub fn receive(packet: &mut Packet, target: TunnelKey) -> i32 {
+pub fn receive(packet: &mut Packet, arrival: Arrival) -> i32 {
+    let target = arrival.key;
+    if target.index == 0 {
+        return probe::receive(packet, arrival);
+    }
     let index = u32::from(target.index);
     let Some(record) = maps::port(index) else {
         return count::dropped(0, DropReason::UnknownTunnelKey);
@@ -156,20 +173,30 @@ fn decapsulate(packet: &mut Packet) -> bool {
 #[inline(always)]
 pub fn send(packet: &mut Packet, peer: u32, key: u32) -> i32 {
     let port = u32::from(packet.key.head.port);
-    let Some(peer) = PEERS.get(peer).filter(|peer| peer.flags & PEER_VALID != 0) else {
+    // Not `filter`: LLVM makes it an AND on a pointer, which the verifier refuses.
+    let Some(peer) = PEERS.get(peer) else {
         return count::dropped(port, DropReason::PeerUnknown);
     };
+    if peer.flags & PEER_VALID == 0 {
+        return count::dropped(port, DropReason::PeerUnknown);
+    }
     let Some(room) = encapsulate(packet) else {
         return count::dropped(port, DropReason::EncapFailed);
     };
     if write_outer(packet.skb(), peer, key, room.outer_length).is_none() {
         return count::dropped(port, DropReason::EncapFailed);
     }
+    transmit(peer, room.has_network_header, port)
+}
+
+/// Hands a packet with its outer header to the underlay. Drops are counted at `port`.
+#[inline(always)]
+pub fn transmit(peer: &PeerRecord, has_network_header: bool, port: u32) -> i32 {
     if peer.flags & PEER_RESOLVED != 0 {
         // SAFETY: plain numbers.
         return unsafe { bpf_redirect(peer.ifindex, 0) } as i32;
     }
-    if !room.has_network_header {
+    if !has_network_header {
         return count::dropped(port, DropReason::PeerUnknown);
     }
     // SAFETY: no parameters: the kernel finds the next hop by the outer destination.

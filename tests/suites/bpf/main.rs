@@ -8,4 +8,5 @@ mod inject;
 mod key;
 mod miss;
 mod port;
+mod probe;
 mod underlay;
