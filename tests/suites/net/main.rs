@@ -5,6 +5,7 @@
 
 mod api;
 mod bridge;
+mod deep;
 mod demo;
 mod encap;
 mod harness;
