@@ -28,15 +28,16 @@ mod packet;
 mod probe;
 mod tunnel;
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use packet::Packet;
 use weft_common::DropReason;
 use weft_common::event::MissReason;
 
-/// The packet goes on to the host's own stack.
-const PASS: i32 = TC_ACT_OK as i32;
+/// The packet goes on to the host's own filters and stack. `TC_ACT_OK` would skip the programs and filters behind
+/// ours, which are the host's business.
+const PASS: i32 = TC_ACT_UNSPEC;
 /// The packet ends here.
 const SHOT: i32 = TC_ACT_SHOT as i32;
 

@@ -10,8 +10,8 @@ use weft_common::port::{Delivery, PortKind, PortRecord};
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, FlowTable, Kernel, KernelConfig, Miss};
 
-/// `TC_ACT_OK`
-pub const PASS: u32 = 0;
+/// `TC_ACT_UNSPEC`
+pub const PASS: u32 = u32::MAX;
 /// `TC_ACT_SHOT`
 pub const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`

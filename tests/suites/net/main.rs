@@ -4,8 +4,8 @@
 //! world (see `weft_tests::harness`), so that they run side by side.
 
 mod api;
+mod attach;
 mod bridge;
-mod deep;
 mod demo;
 mod encap;
 mod harness;

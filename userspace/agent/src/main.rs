@@ -42,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         )
         .with_writer(std::io::stderr)
         .init();
+    weft_datapath::kernel::check_version()?;
     let config = Config::read(&arguments.config)?;
     if arguments.check {
         return check(&config);
@@ -154,7 +155,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let mut problems = 0;
     for interface in &config.underlay.interfaces {
         match nix::net::if_::if_nametoindex(interface.as_str()) {
-            Ok(_) => println!("underlay interface {interface}: would attach from_underlay by TCX"),
+            Ok(_) => println!("underlay interface {interface}: would attach from_underlay"),
             Err(_) => {
                 println!("underlay interface {interface}: doesn't exist yet; would wait for it");
                 problems += 1;

@@ -43,6 +43,14 @@ pub enum Error {
         /// Its bound.
         limit: u64,
     },
+    /// The kernel is too old.
+    #[error("this kernel is Linux {found}; weftd needs Linux {needed} or later")]
+    OldKernel {
+        /// The running kernel's release.
+        found: String,
+        /// The oldest that will do.
+        needed: String,
+    },
     /// Pinned state of another version.
     #[error("{path} holds state of ABI {found}, this weftd speaks {expected}")]
     OtherAbi {

@@ -4,16 +4,20 @@
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
 mod bpffs;
+mod filters;
 mod inject;
 mod links;
 mod load;
 mod maps;
 mod mmap;
+mod netlink;
 mod perf;
+mod version;
 
 pub use inject::{INJECT_PREFIX, InjectTap};
 pub use load::Programs;
 pub use perf::{MissReader, Waker};
+pub use version::check_version;
 
 use crate::{Attachment, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;
@@ -53,6 +57,7 @@ impl Kernel {
     /// # Errors
     /// Whatever the kernel refuses, with what was being done.
     pub fn open(config: &KernelConfig) -> Result<Kernel, Error> {
+        check_version()?;
         bpffs::mount_if_absent(&config.pin)?;
         let lock = bpffs::lock(&config.pin)?;
         let mut programs = Programs::load(&config.pin)?;
@@ -60,7 +65,7 @@ impl Kernel {
         let reader = MissReader::open(&mut maps)?;
         let mut links = Links::new(&config.pin);
         let inject = InjectTap::open()?;
-        links.attach_inject(&mut programs, inject.name())?;
+        links.attach_inject(&mut programs, &config.pin, inject.name())?;
         Ok(Kernel {
             programs,
             links,
@@ -95,6 +100,7 @@ impl Kernel {
 
     /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
     pub fn unpin_all(pin: &std::path::Path) -> Result<(), Error> {
+        filters::Filters::new(pin).detach_all()?;
         bpffs::remove(pin)
     }
 

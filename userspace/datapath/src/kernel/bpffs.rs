@@ -59,3 +59,11 @@ pub fn remove(path: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// Names of what is in a folder of pins; none when there is no such folder.
+pub fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}

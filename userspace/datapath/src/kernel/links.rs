@@ -1,10 +1,13 @@
-//! Attaching programs by TCX, with links that are pinned and so outlive the agent.
+//! Attaching programs by TCX, with links that are pinned and so outlive the agent; by [`Filters`] where the kernel
+//! has no TCX.
 
 use crate::Error;
+use crate::kernel::bpffs;
+use crate::kernel::filters::{self, Filters};
 use crate::kernel::load::Programs;
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -16,6 +19,8 @@ pub struct Links {
     folder: PathBuf,
     /// The link to the inject TAP, which isn't pinned: the TAP lives as long as the process.
     inject: Option<SchedClassifierLink>,
+    /// What does it all on a kernel without TCX.
+    filters: Option<Filters>,
 }
 
 impl Links {
@@ -24,7 +29,28 @@ impl Links {
         Links {
             folder: pin.join("links"),
             inject: None,
+            filters: None,
         }
+    }
+
+    /// Attaches `from_inject` to the inject TAP. This comes first: it shows whether the kernel has TCX.
+    pub fn attach_inject(
+        &mut self,
+        programs: &mut Programs,
+        pin: &Path,
+        interface: &str,
+    ) -> Result<(), Error> {
+        let program = programs.program("from_inject")?;
+        self.inject = Some(match attach_tcx(program, interface) {
+            Ok(link) => link,
+            Err(error) if has_no_tcx(&error) => {
+                tracing::info!("no TCX (Linux 6.6): programs are attached by clsact and cls_bpf");
+                self.filters = Some(Filters::new(pin));
+                filters::attach_own(program, interface)?
+            }
+            Err(error) => return Err(tcx_error(interface, &error)),
+        });
+        Ok(())
     }
 
     /// Attaches `from_port` to a workload's interface. The port's own link to it is kept and gets the new
@@ -36,6 +62,9 @@ impl Links {
         interface: &str,
         ifindex: u32,
     ) -> Result<(), Error> {
+        if let Some(filters) = &self.filters {
+            return filters.attach(programs.program("from_port")?, interface, &port_link(port));
+        }
         for other in self.ports() {
             if other != port && ifindex_of_pin(&self.folder.join(port_link(other))) == Some(ifindex)
             {
@@ -57,6 +86,9 @@ impl Links {
     ) -> Result<(), Error> {
         // bpffs names may hold no dot, interface names may.
         let name = format!("underlay_{}", interface.replace('.', "_"));
+        if let Some(filters) = &self.filters {
+            return filters.attach(programs.program("from_underlay")?, interface, &name);
+        }
         let wanted = super::ifindex_of(interface)?;
         if self.adopt(programs.program("from_underlay")?, &name) == Some(wanted) {
             return Ok(());
@@ -64,15 +96,12 @@ impl Links {
         self.attach(programs.program("from_underlay")?, interface, &name)
     }
 
-    /// Attaches `from_inject` to the inject TAP.
-    pub fn attach_inject(&mut self, programs: &mut Programs, interface: &str) -> Result<(), Error> {
-        self.inject = Some(attach_tcx(programs.program("from_inject")?, interface)?);
-        Ok(())
-    }
-
     /// Detaches a port's program; a link that isn't there is no error.
     pub fn detach_port(&mut self, port: u16) -> Result<(), Error> {
-        self.unpin(&port_link(port))
+        match &self.filters {
+            Some(filters) => filters.detach(&port_link(port)),
+            None => self.unpin(&port_link(port)),
+        }
     }
 
     /// Removes the links of ports that aren't wanted.
@@ -84,15 +113,14 @@ impl Links {
         }
     }
 
-    /// Ports that have a pinned link.
+    /// Ports that have a pinned link, or a filter.
     fn ports(&self) -> Vec<u16> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else {
-            return Vec::new();
+        let names = match &self.filters {
+            Some(filters) => filters.names(),
+            None => bpffs::names(&self.folder),
         };
-        let names = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
         names
+            .iter()
             .filter_map(|name| name.strip_prefix("port_")?.parse().ok())
             .collect()
     }
@@ -104,7 +132,7 @@ impl Links {
         name: &str,
     ) -> Result<(), Error> {
         self.unpin(name)?;
-        let link = attach_tcx(program, interface)?;
+        let link = attach_tcx(program, interface).map_err(|error| tcx_error(interface, &error))?;
         let path = self.folder.join(name);
         let link: FdLink = link
             .try_into()
@@ -144,15 +172,20 @@ fn port_link(port: u16) -> String {
 fn attach_tcx(
     program: &mut SchedClassifier,
     interface: &str,
-) -> Result<SchedClassifierLink, Error> {
-    let what = || format!("attaching to {interface} by TCX");
+) -> Result<SchedClassifierLink, ProgramError> {
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program
-        .attach_with_options(interface, TcAttachType::Ingress, options)
-        .map_err(|error| Error::program(what(), &error))?;
-    program
-        .take_link(id)
-        .map_err(|error| Error::program(what(), &error))
+    let id = program.attach_with_options(interface, TcAttachType::Ingress, options)?;
+    program.take_link(id)
+}
+
+fn tcx_error(interface: &str, error: &ProgramError) -> Error {
+    Error::program(format!("attaching to {interface} by TCX"), error)
+}
+
+/// Whether the kernel's answer is that of one before 6.6: it knows no such attach type.
+fn has_no_tcx(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Opens a pinned object.

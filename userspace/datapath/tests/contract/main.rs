@@ -216,9 +216,53 @@ fn a_second_agent_adopts_the_pinned_state() {
             .poll_misses(Duration::from_millis(20), &mut |_| misses += 1)
             .unwrap();
         assert_eq!(misses, 1);
-        let link = config.pin.join("links/port_1");
-        assert!(link.exists());
+        // A TCX link, or on a kernel without TCX the record of a filter.
+        let attached = ["links/port_1", "filters/port_1"].map(|name| config.pin.join(name));
+        assert!(attached.iter().any(|path| path.exists()));
         second.detach_other_ports(&std::collections::BTreeSet::new());
-        assert!(!link.exists());
+        assert!(!attached.iter().any(|path| path.exists()));
     });
+}
+
+/// Runs `tc` in the calling thread's namespace.
+fn tc(arguments: &str) -> String {
+    let words = arguments.split(' ');
+    let output = std::process::Command::new("tc").args(words).output();
+    let output = output.expect("tc is there");
+    assert!(output.status.success(), "tc {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whatever the host had on an interface is there afterwards, and nothing of ours.
+#[test]
+fn what_is_released_leaves_qdiscs_as_they_were() {
+    const OWN: &str = "filter add dev lo ingress prio 7 protocol ip u32 match u32 0 0 classid 1:1";
+    // What the host does before the agent starts, and while it runs.
+    const CASES: [(&[&str], &[&str]); 5] = [
+        (&[], &[]),
+        (&["qdisc add dev lo clsact"], &[]),
+        (&["qdisc add dev lo ingress"], &[]),
+        (&["qdisc add dev lo clsact", OWN], &[]),
+        (&[], &["qdisc replace dev lo clsact", OWN]),
+    ];
+    for (before, meanwhile) in CASES {
+        subject::in_namespace(subject::pin("release"), move |pin| {
+            let shown = || tc("qdisc show dev lo") + &tc("filter show dev lo ingress");
+            before.iter().for_each(|command| drop(tc(command)));
+            let config = weft_datapath::KernelConfig { pin };
+            let untouched = shown();
+            let mut kernel = Kernel::open(&config).unwrap();
+            kernel.attach_port(subject::PORT, "lo").unwrap();
+            meanwhile.iter().for_each(|command| drop(tc(command)));
+            drop(kernel);
+            Kernel::unpin_all(&config.pin).unwrap();
+            let after = shown();
+            if meanwhile.is_empty() {
+                assert_eq!(after, untouched);
+            } else {
+                let is_right = after.contains("u32") && !after.contains("from_port");
+                assert!(is_right, "{after}");
+            }
+        });
+    }
 }
