@@ -14,6 +14,7 @@ pub mod limits;
 pub mod peer;
 pub mod port;
 pub mod probe;
+pub mod select;
 pub mod slot;
 pub mod tunnel;
 
@@ -25,4 +26,4 @@ pub use slot::{Slot, SlotRef, SlotStats};
 pub use tunnel::TunnelKey;
 
 /// Version of every record and map in this crate. An agent refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

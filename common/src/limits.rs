@@ -22,6 +22,16 @@ pub const FLOOD_LISTS_MAX: u32 = 2048;
 pub const FLOOD_LOCALS_MAX: usize = 64;
 /// Remote hosts in one flood list.
 pub const FLOOD_REMOTES_MAX: usize = 64;
+/// Select groups: sets of decisions of which the kernel takes one by the packet's hash.
+pub const SELECT_GROUPS_MAX: u32 = 1024;
+/// Buckets of a select group.
+pub const SELECT_BUCKETS: u32 = 256;
+/// Choices in a row that one packet may meet.
+pub const SELECT_DEPTH_MAX: u32 = 3;
+/// Next hops of one route: routes with equal prefixes and weight.
+pub const NEXT_HOPS_MAX: usize = 16;
+/// Ways that the choices of one decision may lead to in all.
+pub const WAYS_MAX: usize = 64;
 /// Most bytes of a packet that one miss event carries.
 pub const MISS_BYTES_MAX: u32 = 65_000;
 /// Misses that one port may send up per second, on average.
@@ -44,6 +54,7 @@ pub const MACS_PER_PORT_MAX: usize = 1024;
 pub const MAC_IDLE_TIMEOUT_SECS: u64 = 300;
 
 const _: () = assert!(CACHE_ENTRIES_PER_CPU.is_power_of_two());
+const _: () = assert!(NEXT_HOPS_MAX <= SELECT_BUCKETS as usize && NEXT_HOPS_MAX <= WAYS_MAX);
 const _: () = assert!(PORTS_MAX <= crate::tunnel::INDEX_MAX as u32 + 1);
 const _: () = assert!(MASKS_MAX <= u64::BITS);
 const _: () = assert!(MEGAFLOWS_V4_MAX <= SLOTS_MAX);

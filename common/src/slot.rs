@@ -33,13 +33,14 @@ pub enum Output {
     Agent = 4,
 }
 
-/// A choice that the kernel makes after the rewrite and before the output (DESIGN 4). Carried out from part 2 on.
+/// A choice that the kernel makes (DESIGN 4). [`Choice::Select`] comes before everything else: the slot that it leads
+/// to has guards, rewrite and output of its own. The others aren't carried out yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Choice {
     /// None: the output decides.
     None = 0,
-    /// Pick a bucket of the group by the packet's hash.
+    /// Take the slot in the bucket of group [`Slot::choice_group`] that [`crate::select::bucket`] names.
     Select = 1,
     /// Translate the source from a pool.
     Snat = 2,
@@ -141,6 +142,18 @@ impl Output {
             3 => Some(Output::Flood),
             4 => Some(Output::Agent),
             _ => None,
+        }
+    }
+}
+
+impl Slot {
+    /// The select group that chooses the decision in this one's stead.
+    #[inline(always)]
+    pub const fn select_group(&self) -> Option<u32> {
+        if self.choice == Choice::Select as u8 {
+            Some(self.choice_group)
+        } else {
+            None
         }
     }
 }

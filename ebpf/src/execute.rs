@@ -1,13 +1,14 @@
-//! What a slot says: guards, rewrite, output, in that order.
+//! What a slot says: choice, guards, rewrite, output, in that order.
 
 use crate::packet::Packet;
 use crate::{SHOT, count, flood, maps, miss, tunnel};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use weft_common::event::MissReason;
 use weft_common::frame::{ETHERNET_LEN, protocol};
+use weft_common::limits::SELECT_DEPTH_MAX;
 use weft_common::port::{Delivery, PortKind};
 use weft_common::slot::{Output, SET_MACS, Slot, SlotRef};
-use weft_common::{DropReason, Network};
+use weft_common::{DropReason, FlowKey, Network, select};
 
 /// Who asked for the slot: a packet from the agent never goes up again.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,14 @@ pub enum Origin {
 pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) -> i32 {
     count::used(target.slot, packet.length());
     let port = u32::from(packet.key.head.port);
+    let mut slot = slot;
+    if let Some(group) = slot.select_group() {
+        // A reader that met a group in the middle of a change: the agent knows the new decision.
+        let Some(chosen) = select(&packet.key, group, packet.length()) else {
+            return refuse(packet, origin, MissReason::NoFlow, DropReason::InjectStale);
+        };
+        slot = chosen;
+    }
     if slot.output == Output::Drop as u8 {
         return count::dropped_number(port, slot.drop_reason);
     }
@@ -45,6 +54,22 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         ),
         _ => count::dropped(port, DropReason::UnknownAction),
     }
+}
+
+/// The slot that the packet's bucket leads to, through as many groups as there may be in a row. A function of its
+/// own, as the programs' stack has no room for its values.
+#[inline(never)]
+fn select(key: &FlowKey, mut group: u32, length: u32) -> Option<&'static Slot> {
+    let bucket = select::bucket(key);
+    for _ in 0..SELECT_DEPTH_MAX {
+        let (slot, target) = maps::selected(group, bucket)?;
+        count::used(target.slot, length);
+        match slot.select_group() {
+            Some(next) => group = next,
+            None => return Some(slot),
+        }
+    }
+    None
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
 use weft_common::limits::{
     CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX,
-    MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SLOTS_MAX,
+    MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX, SLOTS_MAX,
 };
 use weft_common::peer::PeerRecord;
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
@@ -26,6 +26,10 @@ pub static INTERFACES: Array<InterfaceRecord> = Array::with_max_entries(INTERFAC
 /// Actions.
 #[map(name = "slots")]
 pub static SLOTS: Array<Slot> = Array::with_max_entries(SLOTS_MAX, MMAPABLE);
+/// Buckets of the select groups, one group behind the other.
+#[map(name = "select_groups")]
+pub static SELECT_GROUPS: Array<SlotRef> =
+    Array::with_max_entries(SELECT_GROUPS_MAX * SELECT_BUCKETS, MMAPABLE);
 /// Use of slots, a stripe for each CPU.
 #[map(name = "slot_stats")]
 pub static SLOT_STATS: Array<SlotStats> = Array::with_max_entries(SLOTS_MAX, MMAPABLE);
@@ -96,4 +100,18 @@ pub fn port(index: u32) -> Option<&'static PortRecord> {
 pub fn slot(target: SlotRef) -> Option<&'static Slot> {
     let slot = SLOTS.get(target.slot)?;
     (slot.generation == target.generation).then_some(slot)
+}
+
+/// The slot in a bucket of a select group, with its reference; none where nothing was written, or the slot has
+/// another decision by now.
+#[inline(always)]
+pub fn selected(group: u32, bucket: u8) -> Option<(&'static Slot, SlotRef)> {
+    let index = group
+        .wrapping_mul(SELECT_BUCKETS)
+        .wrapping_add(bucket.into());
+    let target = *SELECT_GROUPS.get(index)?;
+    if target.slot == 0 {
+        return None;
+    }
+    Some((slot(target)?, target))
 }

@@ -9,4 +9,5 @@ mod key;
 mod miss;
 mod port;
 mod probe;
+mod select;
 mod underlay;

@@ -1,12 +1,12 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
-use crate::{Attachment, Datapath, Error, Family, HeldPacket, SlotUse};
+use crate::{Attachment, Buckets, Datapath, Error, Family, HeldPacket, SlotUse};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
-use weft_common::limits::{MASKS_MAX, PORTS_MAX, SLOTS_MAX};
+use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
 use weft_common::peer::PeerRecord;
 use weft_common::port::{Delivery, PortCounters};
-use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
+use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef, select};
 
 /// A frame that was sent through a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub struct Injected {
 #[derive(Debug, Default)]
 pub struct Fake {
     slots: HashMap<u32, Slot>,
+    groups: HashMap<u32, Buckets>,
     uses: HashMap<u32, SlotUse>,
     masks: HashMap<(Family, u32), FlowKey>,
     megaflows: HashMap<(Family, FlowKey), SlotRef>,
@@ -65,6 +66,19 @@ impl Fake {
                 masked.head.mask_id = number as u8;
                 self.megaflows.get(&(family, masked)).copied()
             })?;
+        let mut slot = self.take(target)?;
+        for _ in 0..SELECT_DEPTH_MAX {
+            let Some(group) = slot.select_group() else {
+                break;
+            };
+            let bucket = usize::from(select::bucket(key));
+            slot = self.take(*self.groups.get(&group)?.get(bucket)?)?;
+        }
+        slot.select_group().is_none().then_some(slot)
+    }
+
+    /// The slot, if it still holds that decision; the use is counted.
+    fn take(&mut self, target: SlotRef) -> Option<Slot> {
         let slot = *self
             .slots
             .get(&target.slot)
@@ -85,6 +99,17 @@ impl Datapath for Fake {
             });
         }
         self.slots.insert(index, *slot);
+        Ok(())
+    }
+
+    fn retire_slot(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.generation = 0;
+        }
+    }
+
+    fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error> {
+        self.groups.insert(index, *buckets);
         Ok(())
     }
 

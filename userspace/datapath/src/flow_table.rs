@@ -2,8 +2,13 @@
 //! slot may be used again. The order of writes is what keeps readers right: slot, then mask, then key, then the
 //! port's set of masks; and the reverse when a flow goes.
 
+mod groups;
+
+pub use groups::Member;
+
 use crate::masks::{Chosen, Masks};
 use crate::{Datapath, Error, Family, SlotUse};
+use groups::Groups;
 use std::collections::{HashMap, VecDeque};
 use weft_common::limits::{
     FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX,
@@ -49,6 +54,7 @@ pub struct FlowTable {
     unused: VecDeque<u32>,
     next_unused: u32,
     retired: VecDeque<(u64, u32)>,
+    groups: Groups,
     generation: u32,
     next_id: u64,
     /// Seconds without a packet after which a flow goes.
@@ -68,6 +74,7 @@ impl FlowTable {
             unused: VecDeque::new(),
             next_unused: 1,
             retired: VecDeque::new(),
+            groups: Groups::default(),
             generation,
             next_id: 1,
             idle_timeout_secs: FLOW_IDLE_TIMEOUT_SECS,
@@ -75,7 +82,7 @@ impl FlowTable {
         }
     }
 
-    /// Writes a slot that nothing refers to yet.
+    /// Writes a slot that nothing refers to yet. One that names a group keeps the group until it is retired.
     ///
     /// # Errors
     /// [`Error::Full`] when every slot is in use.
@@ -110,13 +117,16 @@ impl FlowTable {
             self.unused.push_back(index);
             return Err(error);
         }
+        if let Some(group) = slot.select_group() {
+            self.groups.hold(index, group);
+        }
         Ok(target)
     }
 
     /// Gives a slot back, for use after the grace period. Its readers find another generation from now on.
     pub fn retire(&mut self, datapath: &mut impl Datapath, target: SlotRef, now_secs: u64) {
-        // A failed write leaves the old decision in a slot that nothing publishes: harmless.
-        let _ = datapath.write_slot(target.slot, &Slot::default());
+        datapath.retire_slot(target.slot);
+        self.groups.release(target.slot, now_secs);
         self.retired.push_back((now_secs, target.slot));
     }
 
@@ -233,6 +243,7 @@ impl FlowTable {
                 idle.push(flow.id);
             }
         }
+        self.sweep_groups(datapath, now_secs);
         while let Some(&(since, slot)) = self.retired.front() {
             if now_secs.saturating_sub(since) < SLOT_GRACE_SECS {
                 break;

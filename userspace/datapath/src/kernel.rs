@@ -19,7 +19,7 @@ pub use load::Programs;
 pub use perf::{MissReader, Waker};
 pub use version::check_version;
 
-use crate::{Attachment, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
+use crate::{Attachment, Buckets, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;
 use maps::Maps;
 use nix::fcntl::Flock;
@@ -113,6 +113,14 @@ impl Kernel {
 impl Datapath for Kernel {
     fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error> {
         self.maps.slots.write(index, slot)
+    }
+
+    fn retire_slot(&mut self, index: u32) {
+        self.maps.slots.retire(index);
+    }
+
+    fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error> {
+        self.maps.slots.write_group(index, buckets)
     }
 
     fn clear_slot_use(&mut self, index: u32) {

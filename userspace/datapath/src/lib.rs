@@ -15,13 +15,14 @@ pub mod port_table;
 
 pub use error::Error;
 pub use fake::Fake;
-pub use flow_table::{Flow, FlowId, FlowTable};
+pub use flow_table::{Flow, FlowId, FlowTable, Member};
 pub use held::HeldPacket;
 pub use kernel::{Kernel, KernelConfig};
 pub use port_table::PortTable;
 
 use std::collections::BTreeSet;
 use weft_common::flood::FloodList;
+use weft_common::limits::SELECT_BUCKETS;
 use weft_common::peer::PeerRecord;
 use weft_common::port::{Delivery, PortCounters};
 use weft_common::{DropReason, FlowKey, Network, PortRecord, Slot, SlotRef};
@@ -65,6 +66,9 @@ pub struct Attachment {
     pub delivery: Delivery,
 }
 
+/// What each bucket of a select group leads to.
+pub type Buckets = [SlotRef; SELECT_BUCKETS as usize];
+
 /// A packet that the kernel handed to the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Miss {
@@ -83,6 +87,10 @@ pub struct Miss {
 pub trait Datapath {
     /// Writes a slot that nobody can reach yet.
     fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error>;
+    /// Takes the decision out of a slot: who looks from now on finds none, who read it before goes on with it.
+    fn retire_slot(&mut self, index: u32);
+    /// Writes a select group that no slot names yet.
+    fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error>;
     /// Sets the counters of a slot to zero, before its next use.
     fn clear_slot_use(&mut self, index: u32);
     /// How much a slot was used.

@@ -18,6 +18,7 @@ const MAPS: &[&str] = &[
     "ports",
     "interfaces",
     "slots",
+    "select_groups",
     "slot_stats",
     "cache",
     "masks_v4",

@@ -67,6 +67,7 @@ impl Maps {
             interfaces: typed(programs, "interfaces")?,
             slots: SlotArrays::open(
                 programs.take_map("slots")?,
+                programs.take_map("select_groups")?,
                 programs.take_map("slot_stats")?,
                 programs.take_map("cache")?,
             )?,

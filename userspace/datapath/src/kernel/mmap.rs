@@ -1,16 +1,16 @@
 //! Slots, their use and all counters, mapped into memory: read and written without syscalls.
 
-use crate::{Error, SlotUse};
+use crate::{Buckets, Error, SlotUse};
 use aya::maps::{Map, MapData};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use weft_common::drop::{COUNTERS_PER_CPU, DropReason, counter_index};
-use weft_common::limits::{PORTS_MAX, SLOTS_MAX};
+use weft_common::limits::{PORTS_MAX, SELECT_GROUPS_MAX, SLOTS_MAX};
 use weft_common::port::PortCounters;
 use weft_common::slot::CacheEntry;
-use weft_common::{Slot, SlotStats};
+use weft_common::{Slot, SlotRef, SlotStats};
 use zerocopy::FromZeros;
 
 /// A mapped array of `T`.
@@ -78,18 +78,20 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
-/// The slot array, the use of each slot on each CPU, and the microflow caches that refer to slots.
+/// The slot array, the use of each slot on each CPU, and what refers to slots: select groups and microflow caches.
 pub struct SlotArrays {
     slots: Mapped<Slot>,
+    groups: Mapped<SlotRef>,
     cache: Mapped<CacheEntry>,
     stats: Mapped<SlotStats>,
 }
 
 impl SlotArrays {
-    /// Maps all three.
-    pub fn open(slots: Map, stats: Map, cache: Map) -> Result<SlotArrays, Error> {
+    /// Maps all of them.
+    pub fn open(slots: Map, groups: Map, stats: Map, cache: Map) -> Result<SlotArrays, Error> {
         Ok(SlotArrays {
             slots: Mapped::open(slots, "slots")?,
+            groups: Mapped::open(groups, "select_groups")?,
             cache: Mapped::open(cache, "cache")?,
             stats: Mapped::open(stats, "slot_stats")?,
         })
@@ -112,6 +114,30 @@ impl SlotArrays {
                 ..*slot
             });
             generation.store(slot.generation, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Takes the decision out of a slot. The record stays until its next use, for those who have just found it.
+    pub fn retire(&mut self, index: u32) {
+        if let Some(at) = self.slots.at(index as usize) {
+            // SAFETY: a checked pointer; the generation is the record's first field, aligned.
+            unsafe { (*at.cast::<AtomicU32>()).store(0, Ordering::Release) };
+        }
+    }
+
+    /// Writes the buckets of a select group, each at once.
+    pub fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error> {
+        let first = index as usize * buckets.len();
+        for (place, target) in (first..).zip(buckets) {
+            let at = self.groups.at(place).ok_or(Error::Full {
+                what: "select groups",
+                limit: u64::from(SELECT_GROUPS_MAX),
+            })?;
+            // SAFETY: a checked pointer; a reference is 8 bytes, aligned, and only written here.
+            unsafe {
+                (*at.cast::<AtomicU64>()).store(zerocopy::transmute!(*target), Ordering::Release)
+            };
         }
         Ok(())
     }

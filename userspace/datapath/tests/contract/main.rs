@@ -2,12 +2,13 @@
 
 mod subject;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use subject::{Subject, frame, mask};
-use weft_common::limits::{SLOT_GRACE_SECS, SLOTS_MAX};
-use weft_common::slot::Output;
-use weft_common::{DropReason, Slot};
-use weft_datapath::{Datapath, Error, FlowTable, HeldPacket, Kernel};
+use weft_common::limits::{SELECT_GROUPS_MAX, SLOT_GRACE_SECS, SLOTS_MAX};
+use weft_common::slot::{Choice, Output};
+use weft_common::{DropReason, Slot, select};
+use weft_datapath::{Datapath, Error, FlowTable, HeldPacket, Kernel, Member};
 
 /// A decision that can be seen from outside: a drop with this reason.
 fn decision(reason: DropReason) -> Slot {
@@ -163,6 +164,116 @@ fn a_packet_can_be_sent_through_a_slot<S: Subject>(subject: &mut S) {
     assert_eq!(subject.injected(FIRST), 1);
 }
 
+fn choice(group: u32) -> Slot {
+    Slot {
+        choice: Choice::Select as u8,
+        choice_group: group,
+        ..Slot::default()
+    }
+}
+
+fn members(reasons: &[DropReason]) -> Vec<Member> {
+    let member = |reason: &DropReason| Member {
+        identity: select::identity(&[*reason as u64]),
+        slot: decision(*reason),
+    };
+    reasons.iter().map(member).collect()
+}
+
+const THIRD: DropReason = DropReason::BlackholeRoute;
+
+fn a_group_chooses_by_the_packets_bucket<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let datapath = subject.datapath();
+    let inner = table
+        .group(datapath, &members(&[SECOND, THIRD]), 0)
+        .unwrap();
+    let mut outer = members(&[FIRST]);
+    outer.push(Member {
+        identity: 1,
+        slot: choice(inner),
+    });
+    let group = table.group(datapath, &outer, 0).unwrap();
+    let target = table.reserve(datapath, &choice(group)).unwrap();
+    let (key, slot) = (subject::key(1), choice(group));
+    let id = table
+        .install(datapath, &key, &mask(8), target, &slot, 0)
+        .unwrap();
+    let mut seen = BTreeSet::new();
+    for last in 0..64 {
+        let chosen = *table.chosen(&slot, &subject::key(last)).unwrap();
+        let reason = DropReason::from_number(chosen.drop_reason);
+        assert_eq!(subject.decide(last), reason, "{last}");
+        seen.insert(reason);
+    }
+    assert_eq!(seen.len(), 3);
+    let used = table.use_of(subject.datapath(), table.get(id).unwrap());
+    assert_eq!(used.packets, 64);
+}
+
+fn a_group_is_shared_and_goes_after_its_last_user<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let datapath = subject.datapath();
+    let all = members(&[FIRST, SECOND]);
+    let group = table.group(datapath, &all, 0).unwrap();
+    assert_eq!(table.group(datapath, &all, 0).unwrap(), group);
+    let first = table.reserve(datapath, &choice(group)).unwrap();
+    let second = table.reserve(datapath, &choice(group)).unwrap();
+    // Another group with one of the same members: the same slot.
+    let other = table
+        .group(datapath, &members(&[SECOND, THIRD]), 0)
+        .unwrap();
+    assert_ne!(other, group);
+    let slots: BTreeSet<u32> = [group, other]
+        .into_iter()
+        .flat_map(|group| table.members(group).map(|(_, target)| target.slot))
+        .collect();
+    assert_eq!(slots.len(), 3);
+    // Nobody took it up.
+    table.sweep(datapath, SLOT_GRACE_SECS);
+    assert_eq!(
+        (table.groups_len(), table.find_group(&all)),
+        (1, Some(group))
+    );
+    table.retire(datapath, first, 10);
+    table.sweep(datapath, 10 + SLOT_GRACE_SECS);
+    assert_eq!(table.find_group(&all), Some(group));
+    table.retire(datapath, second, 20);
+    table.sweep(datapath, 20 + SLOT_GRACE_SECS - 1);
+    assert_eq!(table.find_group(&all), Some(group));
+    table.sweep(datapath, 20 + SLOT_GRACE_SECS);
+    assert_eq!(table.groups_len(), 0);
+    let again = table.group(datapath, &members(&[THIRD]), 30).unwrap();
+    assert!([group, other].contains(&again), "indices are used again");
+}
+
+fn a_full_set_of_groups_refuses<S: Subject>(subject: &mut S) {
+    let mut table = FlowTable::new(0);
+    let datapath = subject.datapath();
+    let one = |identity| {
+        [Member {
+            identity,
+            slot: decision(FIRST),
+        }]
+    };
+    for identity in 1..u64::from(SELECT_GROUPS_MAX) {
+        table.group(datapath, &one(identity), 0).unwrap();
+    }
+    let refused = table.group(datapath, &one(0), 0);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Full {
+                what: "select groups",
+                limit: 1024
+            })
+        ),
+        "{refused:?}"
+    );
+    table.sweep(datapath, SLOT_GRACE_SECS);
+    assert!(table.group(datapath, &one(0), SLOT_GRACE_SECS).is_ok());
+}
+
 macro_rules! contract {
     ($($test:ident,)+) => {
         mod fake {
@@ -183,6 +294,9 @@ contract! {
     a_slot_rests_before_its_next_use,
     ports_attach_to_interfaces_that_exist,
     a_packet_can_be_sent_through_a_slot,
+    a_group_chooses_by_the_packets_bucket,
+    a_group_is_shared_and_goes_after_its_last_user,
+    a_full_set_of_groups_refuses,
 }
 
 /// A new agent finds what the old one left: records, and generations above all that are in use.

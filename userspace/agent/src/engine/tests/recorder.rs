@@ -5,7 +5,7 @@ use weft_common::flood::FloodList;
 use weft_common::peer::PeerRecord;
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
-use weft_datapath::{Attachment, Datapath, Error, Fake, Family, HeldPacket, SlotUse};
+use weft_datapath::{Attachment, Buckets, Datapath, Error, Fake, Family, HeldPacket, SlotUse};
 
 /// One use of the datapath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,19 @@ impl Datapath for Recorder {
         };
         self.log.push(Event::Wrote(written));
         self.fake.write_slot(index, slot)
+    }
+
+    fn retire_slot(&mut self, index: u32) {
+        let generation = 0;
+        self.log.push(Event::Wrote(SlotRef {
+            slot: index,
+            generation,
+        }));
+        self.fake.retire_slot(index);
+    }
+
+    fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error> {
+        self.fake.write_group(index, buckets)
     }
 
     fn clear_slot_use(&mut self, index: u32) {
