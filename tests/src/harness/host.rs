@@ -141,6 +141,27 @@ impl Host {
         Ok(fs::write(self.config_path(), text)?)
     }
 
+    /// Adds to the agent's configuration, for its next start.
+    pub fn add_config(&self, text: &str) -> Result<()> {
+        let config = fs::read_to_string(self.config_path())?;
+        self.write_config(&format!("{config}{text}"))
+    }
+
+    /// Ids of the programs that pinned links run, as `bpftool` shows them.
+    pub fn attached_programs(&self) -> Result<Vec<u64>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(self.pins.join("links"))? {
+            let mut command = Command::new("bpftool");
+            command
+                .args(["-j", "link", "show", "pinned"])
+                .arg(entry?.path());
+            let shown = run(command, START_LIMIT)?.success()?;
+            let shown: serde_json::Value = serde_json::from_str(&shown)?;
+            ids.push(shown["prog_id"].as_u64().context("a link has no program")?);
+        }
+        Ok(ids)
+    }
+
     /// Starts the agent and waits until it answers.
     pub fn start_agent(&mut self) -> Result<()> {
         ensure!(

@@ -8,6 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +23,7 @@ use super::run_id::RunId;
 use super::socket::PacketSocket;
 use super::tap::{Station, Tap};
 use super::topology::{PortSpec, Topology, WorkloadKind, hosts_yaml};
-use super::traffic::{BackgroundPing, Iperf, Ping, PingResult, Throughput};
+use super::traffic::{BackgroundPing, Iperf, Load, Ping, PingResult, Throughput};
 use super::wait;
 use super::watch::Watch;
 use super::weft::Weft;
@@ -311,6 +312,16 @@ impl Network {
 
     /// Pings a workload from another until it is told to stop, 20 times a second.
     pub fn ping_in_background(&self, from: &str, to: &str) -> Result<BackgroundPing> {
+        self.ping_in_background_every(from, to, Duration::from_millis(50))
+    }
+
+    /// Pings a workload from another until it is told to stop, once in `interval`.
+    pub fn ping_in_background_every(
+        &self,
+        from: &str,
+        to: &str,
+        interval: Duration,
+    ) -> Result<BackgroundPing> {
         let (source, target) = (self.workload(from)?, self.workload(to)?);
         let (from_address, to_address) = (source.address()?, target.address()?);
         expect_echo(
@@ -326,7 +337,13 @@ impl Network {
             u64::MAX,
         );
         let log = self.folder().join(format!("ping-{from}-{to}.log"));
-        BackgroundPing::start(source.namespace()?, to_address, &self.folder(), &log)
+        BackgroundPing::start(
+            source.namespace()?,
+            to_address,
+            interval,
+            &self.folder(),
+            &log,
+        )
     }
 
     /// Pings any address from a workload. The caller declares what that causes.
@@ -353,6 +370,32 @@ impl Network {
 
     /// Runs iperf3 from a workload to another.
     pub fn iperf(&self, from: &str, to: &str, iperf: Iperf) -> Result<Throughput> {
+        let (client, server, address) = self.expect_iperf(from, to)?;
+        iperf
+            .run((&client, &server), address, &self.folder())
+            .with_context(|| format!("iperf3 from {from} to {to}"))
+    }
+
+    /// Runs iperf3 from a workload to another for so long, TCP as fast as it goes, while other things happen.
+    pub fn iperf_in_background(
+        &self,
+        from: &str,
+        to: &str,
+        time: Duration,
+    ) -> Result<JoinHandle<Result<Throughput>>> {
+        let (client, server, address) = self.expect_iperf(from, to)?;
+        let (folder, what) = (self.folder(), format!("iperf3 from {from} to {to}"));
+        let iperf = Iperf {
+            load: Load::TcpFor(time),
+            reverse: false,
+        };
+        Ok(std::thread::spawn(move || {
+            let result = iperf.run((&client, &server), address, &folder);
+            result.context(what)
+        }))
+    }
+
+    fn expect_iperf(&self, from: &str, to: &str) -> Result<(Namespace, Namespace, Ipv4Addr)> {
         let (client, server) = (self.workload(from)?, self.workload(to)?);
         let pair = (client.address()?, server.address()?);
         for judge in [&client.judge, &server.judge] {
@@ -363,9 +406,7 @@ impl Network {
             );
         }
         let namespaces = (client.namespace()?, server.namespace()?);
-        iperf
-            .run(namespaces, pair.1, &self.folder())
-            .with_context(|| format!("iperf3 from {from} to {to}"))
+        Ok((namespaces.0.clone(), namespaces.1.clone(), pair.1))
     }
 
     /// Sends a whole frame out of a workload.
@@ -375,6 +416,11 @@ impl Network {
             Some(tap) => tap.send(frame),
             None => PacketSocket::open(source.namespace()?, WORKLOAD_INTERFACE)?.send(frame),
         }
+    }
+
+    /// A socket that sends whole frames out of a veth workload.
+    pub fn open_socket(&self, from: &str) -> Result<PacketSocket> {
+        PacketSocket::open(self.workload(from)?.namespace()?, WORKLOAD_INTERFACE)
     }
 
     /// Sends a probe from a workload to a MAC.

@@ -14,14 +14,14 @@ use super::tap::Station;
 /// Longest name of an interface (IFNAMSIZ with its final zero).
 const INTERFACE_NAME_LEN_MAX: usize = 15;
 
-/// One tenant's bridges, ports and routers.
+/// One tenant's bridges, ports and router.
 ///
 /// Its methods panic on text that isn't what they document: that is a mistake in the scenario.
 #[derive(Clone, Debug)]
 pub struct Topology {
     tenant: String,
     ports: Vec<PortSpec>,
-    routers: Vec<RouterSpec>,
+    router: Option<RouterSpec>,
 }
 
 /// An exterior port of a bridge, and the workload behind it.
@@ -57,10 +57,6 @@ struct RouterSpec {
     name: String,
     /// Bridge, and the router's address on it.
     legs: Vec<(String, Ipv4Net)>,
-    /// Other router, and this one's address on the way there.
-    links: Vec<(String, Ipv4Net)>,
-    /// Prefix, and what becomes of its packets: `via: ADDRESS` or `action: ACTION`.
-    routes: Vec<(String, String)>,
 }
 
 impl Topology {
@@ -69,7 +65,7 @@ impl Topology {
         Topology {
             tenant: name.into(),
             ports: Vec::new(),
-            routers: Vec::new(),
+            router: None,
         }
     }
 
@@ -94,73 +90,16 @@ impl Topology {
         self
     }
 
-    /// A router between bridges: `router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])`. There can be
-    /// several.
+    /// A router between bridges: `router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])`.
     pub fn router(mut self, name: &str, legs: &[(&str, &str)]) -> Topology {
         let legs = legs
             .iter()
             .map(|(bridge, address)| (bridge.to_string(), network(address)));
-        self.routers.push(RouterSpec {
+        self.router = Some(RouterSpec {
             name: name.into(),
             legs: legs.collect(),
-            links: Vec::new(),
-            routes: Vec::new(),
         });
         self
-    }
-
-    /// Joins two routers that were added before, by a port on each that has the other's name:
-    /// `link(("r1", "10.255.1.1/30"), ("r2", "10.255.1.2/30"))`.
-    pub fn link(mut self, one: (&str, &str), other: (&str, &str)) -> Topology {
-        for ((here, address), (there, _)) in [(one, other), (other, one)] {
-            let links = &mut self.router_named(here).links;
-            links.push((there.into(), network(address)));
-        }
-        self
-    }
-
-    /// A static route: `route("r1", "10.0.2.0/24", "10.255.1.2")`.
-    pub fn route(mut self, router: &str, to: &str, via: &str) -> Topology {
-        let target = format!("via: \"{via}\"");
-        let routes = &mut self.router_named(router).routes;
-        routes.push((to.into(), target));
-        self
-    }
-
-    /// A static route without a next hop: `route_action("r1", "192.0.2.0/24", "reject")`.
-    pub fn route_action(mut self, router: &str, to: &str, action: &str) -> Topology {
-        let routes = &mut self.router_named(router).routes;
-        routes.push((to.into(), format!("action: {action}")));
-        self
-    }
-
-    /// Routers in a row between two bridges, each with routes to both: `row(&["r1", "r2", "r3"],
-    /// ("web", "10.0.1.1/24"), ("db", "10.0.2.1/24"))`. Between the Nth and the next one is 10.255.N.0/30, with
-    /// .1 on the first's side.
-    pub fn row(self, names: &[&str], left: (&str, &str), right: (&str, &str)) -> Topology {
-        let last = names.len() - 1;
-        let [left_prefix, right_prefix] =
-            [left, right].map(|(_, address)| network(address).trunc().to_string());
-        let mut topology = self;
-        for (index, name) in names.iter().enumerate() {
-            let legs = [
-                (index == 0).then_some(left),
-                (index == last).then_some(right),
-            ];
-            let legs: Vec<(&str, &str)> = legs.into_iter().flatten().collect();
-            topology = topology.router(name, &legs);
-        }
-        for (index, pair) in names.windows(2).enumerate() {
-            let [one, other] = [1, 2].map(|host| format!("10.255.{}.{host}", index + 1));
-            topology = topology
-                .link(
-                    (pair[0], &format!("{one}/30")),
-                    (pair[1], &format!("{other}/30")),
-                )
-                .route(pair[0], &right_prefix, &other)
-                .route(pair[1], &left_prefix, &one);
-        }
-        topology
     }
 
     /// Its tenant.
@@ -173,10 +112,11 @@ impl Topology {
         &self.ports
     }
 
-    /// The address on a bridge of the first router that has one: the gateway of its workloads.
+    /// The router's address on a bridge: the gateway of its workloads.
     pub fn gateway(&self, bridge: &str) -> Option<Ipv4Addr> {
-        let mut legs = self.routers.iter().flat_map(|router| &router.legs);
-        legs.find(|(name, _)| name == bridge)
+        let legs = &self.router.as_ref()?.legs;
+        legs.iter()
+            .find(|(name, _)| name == bridge)
             .map(|(_, address)| address.addr())
     }
 
@@ -205,26 +145,23 @@ impl Topology {
         for (bridge, ports) in bridges {
             yaml += &format!("  {bridge}:\n    ports:\n");
             ports.iter().for_each(|port| yaml += &port.yaml());
-            for RouterSpec { name, legs, .. } in &self.routers {
-                if legs.iter().any(|(leg, _)| leg == bridge) {
-                    yaml += &format!("      {name}: {{ peer: {name}/{bridge} }}\n");
-                }
+            let router = self
+                .router
+                .as_ref()
+                .filter(|_| self.gateway(bridge).is_some());
+            if let Some(RouterSpec { name, .. }) = router {
+                yaml += &format!("      {name}: {{ peer: {name}/{bridge} }}\n");
             }
         }
-        if !self.routers.is_empty() {
-            yaml += "routers:\n";
+        if let Some(RouterSpec { name, legs }) = &self.router {
+            yaml += &format!("routers:\n  {name}:\n    ports:\n");
+            for (bridge, address) in legs {
+                yaml += &format!(
+                    "      {bridge}: {{ addresses: [{address}], peer: {bridge}/{name} }}\n"
+                );
+            }
         }
-        self.routers
-            .iter()
-            .for_each(|router| yaml += &router.yaml());
         yaml
-    }
-
-    fn router_named(&mut self, name: &str) -> &mut RouterSpec {
-        let mut routers = self.routers.iter_mut();
-        routers
-            .find(|router| router.name == name)
-            .unwrap_or_else(|| panic!("{name}: no such router"))
     }
 
     fn add(
@@ -250,28 +187,6 @@ impl Topology {
             kind,
         });
         self
-    }
-}
-
-impl RouterSpec {
-    fn yaml(&self) -> String {
-        let RouterSpec {
-            name,
-            legs,
-            links,
-            routes,
-        } = self;
-        let mut yaml = format!("  {name}:\n    ports:\n");
-        for (other, address) in legs.iter().chain(links) {
-            yaml += &format!("      {other}: {{ addresses: [{address}], peer: {other}/{name} }}\n");
-        }
-        if !routes.is_empty() {
-            yaml += "    routes:\n";
-        }
-        for (to, target) in routes {
-            yaml += &format!("      - {{ to: \"{to}\", {target} }}\n");
-        }
-        yaml
     }
 }
 
@@ -352,36 +267,6 @@ routers:
         assert_eq!(topology.yaml(), expected);
         assert_eq!(topology.gateway("web"), Some(Ipv4Addr::new(10, 0, 1, 1)));
         assert_eq!(topology.gateway("db"), None);
-    }
-
-    #[test]
-    fn routers_in_a_row_have_links_and_routes_to_both_ends() {
-        let topology = Topology::tenant("acme")
-            .row(&["r1", "r2"], ("web", "10.0.1.1/24"), ("db", "10.0.2.1/24"))
-            .route_action("r2", "192.0.2.0/24", "reject");
-        let expected = r#"weft: v1
-tenant: acme
-bridges:
-routers:
-  r1:
-    ports:
-      web: { addresses: [10.0.1.1/24], peer: web/r1 }
-      r2: { addresses: [10.255.1.1/30], peer: r2/r1 }
-    routes:
-      - { to: "10.0.2.0/24", via: "10.255.1.2" }
-  r2:
-    ports:
-      db: { addresses: [10.0.2.1/24], peer: db/r2 }
-      r1: { addresses: [10.255.1.2/30], peer: r1/r2 }
-    routes:
-      - { to: "10.0.1.0/24", via: "10.255.1.1" }
-      - { to: "192.0.2.0/24", action: reject }
-"#;
-        assert_eq!(topology.yaml(), expected);
-    }
-
-    #[test]
-    fn hosts_are_written_with_their_addresses() {
         let hosts = hosts_yaml([("h1", Ipv4Addr::new(172, 30, 1, 1))].into_iter());
         assert!(
             hosts.ends_with("hosts:\n  h1: { zones: { default: 172.30.1.1 } }\n"),

@@ -131,15 +131,17 @@ pub struct BackgroundPing {
 }
 
 impl BackgroundPing {
-    /// Starts to ping, 20 times a second.
+    /// Starts to ping, once in `interval`.
     pub fn start(
         from: &Namespace,
         to: Ipv4Addr,
+        interval: Duration,
         run_folder: &Path,
         log: &Path,
     ) -> Result<BackgroundPing> {
         let mut command = from.command("ping")?;
-        command.args(["-n", "-i", "0.05", &to.to_string()]);
+        let interval = interval.as_secs_f64().to_string();
+        command.args(["-n", "-i", &interval, &to.to_string()]);
         Ok(BackgroundPing {
             ping: Background::start(command, run_folder, log)?,
         })

@@ -65,6 +65,8 @@ pub struct FlowLine {
     pub actions: String,
     /// Packets that took it.
     pub packets: u64,
+    /// What the decision depended on.
+    pub tags: Vec<String>,
 }
 
 /// The parts of `weft status -o json` that scenarios read.
@@ -78,6 +80,8 @@ pub struct Status {
     pub problems: Vec<String>,
     /// Packets that came up without a flow.
     pub misses: u64,
+    /// Installed flows.
+    pub flows: u64,
     /// Other hosts.
     pub peers: Vec<Peer>,
 }
@@ -144,6 +148,16 @@ impl Weft {
     /// `weft status`.
     pub fn status(&self) -> Result<Status> {
         self.json(&["status"])
+    }
+
+    /// Packets that this host dropped so far, by reason.
+    pub fn all_drops(&self) -> Result<BTreeMap<String, u64>> {
+        let drops: Vec<DropLine> = self.json(&["drops"])?;
+        let mut all = BTreeMap::new();
+        for line in drops {
+            *all.entry(line.reason).or_default() += line.packets;
+        }
+        Ok(all)
     }
 
     /// Packets that this host dropped for a reason so far.

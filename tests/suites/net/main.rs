@@ -6,7 +6,6 @@
 mod api;
 mod attach;
 mod bridge;
-mod deep;
 mod demo;
 mod encap;
 mod harness;

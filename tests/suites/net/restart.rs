@@ -1,5 +1,6 @@
 //! What comes and goes: interfaces, agents, and the host's own traffic meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::namespace::Namespace;
 use weft_tests::harness::packet::Gre;
 use weft_tests::harness::socket::{GreListener, PacketSocket};
+use weft_tests::harness::traffic::{BackgroundPing, Throughput};
 use weft_tests::harness::{
     Builder, Host, Iperf, Load, Network, Ping, Run, Topology, Underlay, wait,
 };
@@ -144,6 +146,193 @@ fn an_agent_that_starts_again_knows_the_flows_that_packets_take(run: &mut Run) -
         })?;
     }
     pinging.stop().map(drop)
+}
+
+/// Flows that are installed while agents are replaced.
+const MANY_FLOWS: u32 = 100_000;
+
+/// Ports between which traffic goes, and a bridge with one port, on which each destination is a flow of its own.
+fn crowded_topology() -> Topology {
+    topology()
+        .port("web/web-3", "h1", "10.0.1.13/24")
+        .port("web/web-4", "h2", "10.0.1.14/24")
+        .port("many/many-1", "h1", "10.0.9.11/24")
+}
+
+#[scenario]
+fn a_killed_agents_flows_are_adopted_under_load(run: &mut Run) -> Result<()> {
+    let net = run.hosts_without_agents(Underlay::Routed, 2)?;
+    start_crowded(net)?;
+    let crowd = Crowd::install(net, MANY_FLOWS)?;
+    let load = Traffic::start(net)?;
+    net.hosts_mut().iter_mut().try_for_each(Host::kill_agent)?;
+    thread::sleep(Duration::from_secs(10));
+    crowd.send_all(net)?;
+    net.start_agents()?;
+    // New flows, at once.
+    net.ping("web-3", "web-2")?;
+    net.ping("web-2", "web-3")?;
+    crowd.is_installed(net)?;
+    net.wait_until_active(&crowded_topology())?;
+    load.lost_nothing(net)?;
+    crowd.is_known(net)
+}
+
+#[scenario]
+fn a_new_version_is_swapped_in_under_load(run: &mut Run) -> Result<()> {
+    let net = run.hosts_without_agents(Underlay::Routed, 2)?;
+    start_crowded(net)?;
+    let crowd = Crowd::install(net, 10_000)?;
+    let load = Traffic::start(net)?;
+    let programs = |net: &Network| -> Result<Vec<u64>> {
+        let ids = net.hosts().iter().map(|host| host.attached_programs());
+        Ok(ids.collect::<Result<Vec<_>>>()?.concat())
+    };
+    let before = programs(net)?;
+    net.hosts_mut()
+        .iter_mut()
+        .rev()
+        .try_for_each(Host::stop_agent)?;
+    net.start_agents()?;
+    net.wait_until_active(&crowded_topology())?;
+    crowd.is_known(net)?;
+    load.lost_nothing(net)?;
+    let after = programs(net)?;
+    ensure!(
+        before.len() == after.len() && before.iter().all(|id| !after.contains(id)),
+        "programs {before:?} were to be replaced: {after:?}"
+    );
+    Ok(())
+}
+
+fn start_crowded(net: &mut Network) -> Result<()> {
+    for host in net.hosts() {
+        host.add_config("[limits]\nflow_idle_secs = 3600\n")?;
+    }
+    net.start_agents()?;
+    net.apply(&crowded_topology())
+}
+
+/// Flows of `many/many-1`: one for each destination MAC that nobody has. Their frames are flooded, to nobody.
+struct Crowd {
+    frames: Vec<Vec<u8>>,
+}
+
+impl Crowd {
+    /// Sends each frame until it has its flow; agents decide on at most 20,000 a second of one port.
+    fn install(net: &Network, flows: u32) -> Result<Crowd> {
+        let source = net.workload("many-1")?.mac();
+        let frames = (0..flows).map(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            let mut frame = vec![0x02, 0xcc, 0, a, b, c];
+            frame.extend(source.0);
+            // An Ethernet type for experiments (RFC 5342).
+            frame.extend([0x88, 0xb5]);
+            frame.resize(60, 0);
+            frame
+        });
+        let crowd = Crowd {
+            frames: frames.collect(),
+        };
+        let socket = net.open_socket("many-1")?;
+        for part in crowd.frames.chunks(1000) {
+            part.iter().try_for_each(|frame| socket.send(frame))?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        let weft = net.weft("h1")?;
+        wait::until_ok("a flow for each", Duration::from_secs(120), || {
+            let status = weft.status()?;
+            if status.flows >= u64::from(flows) {
+                return Ok(());
+            }
+            for part in crowd.frames.chunks(2000) {
+                part.iter().try_for_each(|frame| socket.send(frame))?;
+                thread::sleep(Duration::from_millis(100));
+            }
+            anyhow::bail!("{} of {flows} flows", status.flows)
+        })?;
+        Ok(crowd)
+    }
+
+    /// Sends every frame, as fast as it goes.
+    fn send_all(&self, net: &Network) -> Result<()> {
+        let socket = net.open_socket("many-1")?;
+        self.frames.iter().try_for_each(|frame| socket.send(frame))
+    }
+
+    /// Whether the agent on h1 counts as many flows as there are frames, at once, and none of them comes up.
+    fn is_installed(&self, net: &Network) -> Result<()> {
+        self.send_all(net)?;
+        let status = net.weft("h1")?.status()?;
+        ensure!(
+            status.flows >= self.frames.len() as u64 && status.misses < 1000,
+            "{} flows of {}, {} misses",
+            status.flows,
+            self.frames.len(),
+            status.misses
+        );
+        Ok(())
+    }
+
+    /// Whether the agent knows the reasons of all flows in the end.
+    fn is_known(&self, net: &Network) -> Result<()> {
+        let weft = net.weft("h1")?;
+        wait::until_ok("all flows to be adopted", Duration::from_secs(120), || {
+            let flows = weft.flows()?;
+            let known = flows.iter().filter(|flow| flow.port == "many/many-1");
+            let known = known.filter(|flow| !flow.tags.is_empty()).count();
+            ensure!(known >= self.frames.len(), "{known} flows are known");
+            Ok(())
+        })?;
+        self.is_installed(net)
+    }
+}
+
+/// Pings 200 times a second and TCP as fast as it goes, from h1 to h2. At that speed queues overflow here and there,
+/// which TCP sees; what Weft drops has a name and is counted.
+struct Traffic {
+    drops: Vec<BTreeMap<String, u64>>,
+    pinging: BackgroundPing,
+    streaming: thread::JoinHandle<Result<Throughput>>,
+}
+
+impl Traffic {
+    fn start(net: &Network) -> Result<Traffic> {
+        net.ping("web-1", "web-2")?;
+        net.ping("web-3", "web-4")?;
+        let streaming = net.iperf_in_background("web-3", "web-4", Duration::from_secs(30))?;
+        let pinging = net.ping_in_background_every("web-1", "web-2", Duration::from_millis(5))?;
+        thread::sleep(Duration::from_secs(1));
+        Ok(Traffic {
+            drops: all_drops(net)?,
+            pinging,
+            streaming,
+        })
+    }
+
+    fn lost_nothing(self, net: &Network) -> Result<()> {
+        let carried = self.streaming.join().expect("iperf3's thread panicked")?;
+        let result = self.pinging.stop()?;
+        ensure!(result.sent > 1000, "{} sent", result.sent);
+        ensure!(carried.received_bytes > 0, "{carried:?}");
+        let lost = (result.lost(), result.duplicates);
+        ensure!(
+            lost == (0, 0),
+            "{} sent, {} lost, {} duplicates",
+            result.sent,
+            lost.0,
+            lost.1
+        );
+        let drops = all_drops(net)?;
+        ensure!(drops == self.drops, "{:?} became {drops:?}", self.drops);
+        Ok(())
+    }
+}
+
+/// What each host dropped so far, by reason.
+fn all_drops(net: &Network) -> Result<Vec<BTreeMap<String, u64>>> {
+    let drops = net.hosts().iter().map(|host| host.weft()?.all_drops());
+    drops.collect()
 }
 
 #[scenario]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`misses`] | a packet came up: decide, send it on, install the flow |
 //! | [`flows`] | flows with their tags; what a change concerns is decided again |
+//! | [`adoption`] | what an earlier agent left goes on and is decided again |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
 //! | [`floods`] | flood lists and flood sets |
@@ -12,8 +13,10 @@
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
+pub mod adoption;
 pub mod floods;
 pub mod flows;
+mod indices;
 pub mod misses;
 pub mod ports;
 pub mod report;
@@ -22,6 +25,7 @@ pub mod underlay;
 pub mod waiting;
 
 use crate::store_sync::StoreHealth;
+use adoption::Adoption;
 use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
@@ -90,6 +94,7 @@ pub struct Engine<D> {
     peers: Peers,
     floods: Floods,
     waiting: Waiting,
+    adoption: Adoption,
     made_slots: MadeSlots,
     /// What this host has published, by key.
     published: BTreeMap<String, StateEntry>,
@@ -103,6 +108,8 @@ pub struct Engine<D> {
     learned_in_batch: BTreeSet<Tag>,
     /// Why the last flow that should have been installed wasn't.
     install_problem: Option<String>,
+    /// Why what an earlier agent left can't be taken over.
+    take_over_problem: Option<String>,
     misses: u64,
     has_topology: bool,
     has_network: bool,
@@ -145,6 +152,7 @@ impl<D: Datapath> Engine<D> {
             peers: Peers::default(),
             floods: Floods::default(),
             waiting: Waiting::default(),
+            adoption: Adoption::default(),
             made_slots: MadeSlots::default(),
             published: BTreeMap::new(),
             learned_used: HashMap::new(),
@@ -153,6 +161,7 @@ impl<D: Datapath> Engine<D> {
             drops: BTreeMap::new(),
             learned_in_batch: BTreeSet::new(),
             install_problem: None,
+            take_over_problem: None,
             misses: 0,
             has_topology: false,
             has_network: false,
@@ -246,7 +255,14 @@ impl<D: Datapath> Engine<D> {
             return;
         }
         if !self.is_ready {
-            self.forget_earlier_flows();
+            self.take_over_problem = self.begin_adoption().err().map(|error| error.to_string());
+            if let Some(problem) = &self.take_over_problem {
+                tracing::error!(
+                    problem,
+                    "nothing is decided: what an earlier weftd left can't be read"
+                );
+                return;
+            }
         }
         self.reconcile_underlay(dirty);
         self.reconcile_ports(dirty);

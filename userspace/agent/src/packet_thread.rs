@@ -12,6 +12,8 @@ use weft_datapath::{Error, Kernel};
 /// How long a wait for misses may last: the next tick isn't late by more.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(1);
+/// Flows of an earlier agent that are decided again between two looks at the misses: about a millisecond.
+const ADOPTED_PER_ROUND_MAX: usize = 128;
 /// Messages taken between two looks at the misses.
 const MESSAGES_PER_ROUND_MAX: usize = 64;
 
@@ -81,6 +83,9 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
                 }
                 Err(mpsc::TryRecvError::Disconnected) => return,
             }
+        }
+        if engine.adopt_flows(ADOPTED_PER_ROUND_MAX) {
+            timeout = Duration::ZERO;
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();

@@ -1,6 +1,8 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
-use crate::{Attachment, Buckets, Datapath, Error, Family, HeldPacket, SlotUse};
+use crate::{
+    Attachment, Buckets, Datapath, Earlier, EarlierFlow, Error, Family, HeldPacket, SlotUse,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
@@ -136,11 +138,36 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn clear_flows(&mut self) -> Result<usize, Error> {
-        let flows = self.megaflows.len();
-        self.megaflows.clear();
-        self.masks.clear();
-        Ok(flows)
+    fn take_over(&mut self) -> Result<Earlier, Error> {
+        let flow = |(&(family, masked), &target): (&(Family, FlowKey), &SlotRef)| {
+            let number = u32::from(masked.head.mask_id);
+            let slot = *self.slots.get(&target.slot)?;
+            Some(EarlierFlow {
+                family,
+                masked,
+                mask: *self.masks.get(&(family, number))?,
+                target,
+                slot: Slot {
+                    generation: 0,
+                    ..slot
+                },
+            })
+        };
+        let mut earlier = Earlier {
+            flows: self.megaflows.iter().filter_map(flow).collect(),
+            remote_hosts: self.remote_hosts.clone(),
+            own_addresses: self.own_addresses.iter().copied().collect(),
+            flood_lists: self.flood_lists.clone(),
+            ..Earlier::default()
+        };
+        earlier.follow_choices(
+            |target| self.slots.get(&target.slot).copied(),
+            |group| self.groups.get(&group).copied(),
+        );
+        let mut used = earlier.member_slots.clone();
+        used.extend(earlier.flows.iter().map(|flow| flow.target.slot));
+        self.slots.retain(|index, _| used.contains(index));
+        Ok(earlier)
     }
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {

@@ -7,9 +7,9 @@ mod groups;
 pub use groups::Member;
 
 use crate::masks::{Chosen, Masks};
-use crate::{Datapath, Error, Family, SlotUse};
+use crate::{Datapath, Earlier, Error, Family, SlotUse};
 use groups::Groups;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use weft_common::limits::{
     FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX,
 };
@@ -55,6 +55,8 @@ pub struct FlowTable {
     next_unused: u32,
     retired: VecDeque<(u64, u32)>,
     groups: Groups,
+    /// Slots of an earlier agent that its flows' choices lead to.
+    earlier_members: BTreeSet<u32>,
     generation: u32,
     next_id: u64,
     /// Seconds without a packet after which a flow goes.
@@ -75,11 +77,76 @@ impl FlowTable {
             next_unused: 1,
             retired: VecDeque::new(),
             groups: Groups::default(),
+            earlier_members: BTreeSet::new(),
             generation,
             next_id: 1,
             idle_timeout_secs: FLOW_IDLE_TIMEOUT_SECS,
             flows_max: MEGAFLOWS_V4_MAX as usize,
         }
+    }
+
+    /// Takes over the flows of an earlier agent as they are: they keep their slots, and nothing else gets those.
+    /// One that can't be is withdrawn. Only for a table that is empty, and has given out no slot. Returns the
+    /// flows, to be decided again, and how many were withdrawn. What their choices lead to stays until
+    /// [`FlowTable::end_adoption`].
+    pub fn adopt(
+        &mut self,
+        datapath: &mut impl Datapath,
+        earlier: &Earlier,
+        now_secs: u64,
+    ) -> (Vec<FlowId>, usize) {
+        let mut taken: HashSet<u32> = earlier.member_slots.iter().copied().collect();
+        self.earlier_members.clone_from(&earlier.member_slots);
+        self.groups.keep(&earlier.groups);
+        let mut adopted = Vec::with_capacity(earlier.flows.len());
+        let mut withdrawn = 0;
+        for flow in &earlier.flows {
+            let port = flow.masked.head.port;
+            let number = u32::from(flow.masked.head.mask_id);
+            let is_whole = (1..SLOTS_MAX).contains(&flow.target.slot)
+                && flow.is_sound()
+                && !taken.contains(&flow.target.slot)
+                && self.masks_mut(flow.family).adopt(port, number, &flow.mask);
+            if !is_whole {
+                withdrawn += 1;
+                if let Err(error) = datapath.withdraw(flow.family, &flow.masked) {
+                    tracing::error!(%error, "a damaged flow of an earlier weftd stays");
+                    taken.insert(flow.target.slot);
+                }
+                continue;
+            }
+            taken.insert(flow.target.slot);
+            let id = self.next_id();
+            self.by_key.insert((flow.family, flow.masked), id);
+            let flow = Flow {
+                id,
+                family: flow.family,
+                port,
+                masked: flow.masked,
+                mask: flow.mask,
+                target: flow.target,
+                slot: flow.slot,
+                carried: SlotUse::default(),
+                seen: datapath.slot_use(flow.target.slot).last_used,
+                used_at_secs: now_secs,
+            };
+            self.flows.insert(id, flow);
+            adopted.push(id);
+        }
+        self.next_unused = taken.iter().max().map_or(1, |highest| highest + 1);
+        self.unused = (1..self.next_unused)
+            .filter(|slot| !taken.contains(slot))
+            .collect();
+        (adopted, withdrawn)
+    }
+
+    /// All adopted flows have been decided on: what their choices led to is let go.
+    pub fn end_adoption(&mut self, datapath: &mut impl Datapath, now_secs: u64) {
+        for slot in std::mem::take(&mut self.earlier_members) {
+            datapath.retire_slot(slot);
+            self.retired.push_back((now_secs, slot));
+        }
+        self.groups.let_go();
     }
 
     /// Writes a slot that nothing refers to yet. One that names a group keeps the group until it is retired.
@@ -167,8 +234,7 @@ impl FlowTable {
         if let Some(set) = self.masks_mut(family).add(port, &chosen) {
             write_set(datapath, family, port, set)?;
         }
-        let id = FlowId(self.next_id);
-        self.next_id += 1;
+        let id = self.next_id();
         let flow = Flow {
             id,
             family,
@@ -313,6 +379,11 @@ impl FlowTable {
     /// The port's sets of masks, for a record that is written anew.
     pub fn mask_sets(&self, port: u16) -> (u64, u64) {
         (self.masks_v4.set_of(port), self.masks_v6.set_of(port))
+    }
+
+    fn next_id(&mut self) -> FlowId {
+        self.next_id += 1;
+        FlowId(self.next_id - 1)
     }
 
     fn is_full(&self, family: Family) -> bool {

@@ -4,6 +4,7 @@
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
 mod bpffs;
+mod dump;
 mod filters;
 mod inject;
 mod links;
@@ -12,6 +13,8 @@ mod maps;
 mod mmap;
 mod netlink;
 mod perf;
+mod syscall;
+mod takeover;
 mod version;
 
 pub use inject::{INJECT_PREFIX, InjectTap};
@@ -19,7 +22,7 @@ pub use load::Programs;
 pub use perf::{MissReader, Waker};
 pub use version::check_version;
 
-use crate::{Attachment, Buckets, Datapath, Error, Family, HeldPacket, Miss, SlotUse};
+use crate::{Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;
 use maps::Maps;
 use nix::fcntl::Flock;
@@ -93,9 +96,9 @@ impl Kernel {
         self.reader.waker()
     }
 
-    /// Generation above all that slots in the kernel have: what a new flow table starts with.
+    /// The highest generation in the kernel, in slots and in what refers to them: what a new flow table starts with.
     pub fn slot_generation(&self) -> u32 {
-        self.maps.slots.generation_max()
+        self.maps.generation_max()
     }
 
     /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
@@ -143,8 +146,8 @@ impl Datapath for Kernel {
         self.maps.withdraw(family, masked)
     }
 
-    fn clear_flows(&mut self) -> Result<usize, Error> {
-        self.maps.clear_flows()
+    fn take_over(&mut self) -> Result<Earlier, Error> {
+        self.maps.take_over()
     }
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {

@@ -4,6 +4,7 @@
 //! [`Datapath`] is the seam: [`kernel::Kernel`] is the real one, [`fake::Fake`] the one for tests without a
 //! kernel. [`FlowTable`] and [`PortTable`] keep the books for either. The agent's packet thread owns all of it.
 
+pub mod earlier;
 pub mod error;
 pub mod fake;
 pub mod flow_table;
@@ -13,6 +14,7 @@ pub mod masks;
 pub mod network;
 pub mod port_table;
 
+pub use earlier::{Earlier, EarlierFlow};
 pub use error::Error;
 pub use fake::Fake;
 pub use flow_table::{Flow, FlowId, FlowTable, Member};
@@ -101,8 +103,9 @@ pub trait Datapath {
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error>;
     /// Withdraws a masked key; one that isn't there is no error.
     fn withdraw(&mut self, family: Family, masked: &FlowKey) -> Result<(), Error>;
-    /// Withdraws every key and mask, whoever published them. Returns how many keys there were.
-    fn clear_flows(&mut self) -> Result<usize, Error>;
+    /// Reads what an earlier agent left. Decisions that no published key leads to are taken away: what cached
+    /// packets still go by is in the answer.
+    fn take_over(&mut self) -> Result<Earlier, Error>;
     /// The slot that is published for a masked key.
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error>;
     /// Writes a port or flood-set record.

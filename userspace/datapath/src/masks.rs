@@ -84,6 +84,25 @@ impl Masks {
         (*flows == 1).then(|| self.set_of(port))
     }
 
+    /// Counts a flow that an earlier agent published under the mask with this number. False, and nothing is
+    /// counted, when the number has other bits.
+    pub fn adopt(&mut self, port: u16, number: u32, bits: &FlowKey) -> bool {
+        let position = number as usize;
+        let held = self.masks.get(position).and_then(Option::as_ref);
+        let is_same = held.is_none_or(|mask| mask.bits == *bits);
+        let is_only = self.by_bits.get(bits).is_none_or(|held| *held == number);
+        if number >= MASKS_MAX || !is_same || !is_only {
+            return false;
+        }
+        let chosen = Chosen {
+            number,
+            bits: *bits,
+            is_new: false,
+        };
+        self.add(port, &chosen);
+        true
+    }
+
     /// Takes a flow of `port` away again. Returns the port's set of masks when it changed.
     pub fn remove(&mut self, port: u16, number: u32) -> Option<u64> {
         if let Some(slot) = self.masks.get_mut(number as usize)

@@ -2,6 +2,7 @@
 //! takes another place. The set's tunnel key names it to other hosts, which send one copy each.
 
 use super::Engine;
+use super::indices::Indices;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weft_common::TunnelKey;
 use weft_common::flood::{FloodList, FloodRemote};
@@ -18,25 +19,23 @@ struct Flood {
 }
 
 /// All of them.
-#[derive(Default)]
 pub struct Floods {
     domains: BTreeMap<BridgeId, Flood>,
-    next_list: u32,
-    unused: Vec<u32>,
+    pub(super) indices: Indices,
     retired: VecDeque<(u64, u32)>,
 }
 
-impl Floods {
-    fn allocate(&mut self) -> Option<u32> {
-        if let Some(index) = self.unused.pop() {
-            return Some(index);
+impl Default for Floods {
+    fn default() -> Floods {
+        Floods {
+            domains: BTreeMap::new(),
+            indices: Indices::new(FLOOD_LISTS_MAX),
+            retired: VecDeque::new(),
         }
-        (self.next_list + 1 < FLOOD_LISTS_MAX).then(|| {
-            self.next_list += 1;
-            self.next_list
-        })
     }
+}
 
+impl Floods {
     /// Indices of the flood sets' keys.
     pub fn key_indices(&self) -> impl Iterator<Item = u16> {
         self.domains
@@ -68,7 +67,7 @@ impl Floods {
             .retired
             .pop_front_if(|(since, _)| now.saturating_sub(*since) >= SLOT_GRACE_SECS)
         {
-            self.unused.push(index);
+            self.indices.free(index);
         }
     }
 }
@@ -133,7 +132,8 @@ impl<D: Datapath> Engine<D> {
         {
             return;
         }
-        let Some(index) = self.floods.allocate() else {
+        let earlier = self.earlier_list(&list);
+        let Some(index) = earlier.or_else(|| self.floods.indices.allocate()) else {
             tracing::error!(domain = %id, limit = FLOOD_LISTS_MAX, "no flood list left: floods go where they went");
             return;
         };
@@ -161,6 +161,15 @@ impl<D: Datapath> Engine<D> {
         }
         self.placement.flood_lists.insert(id, index);
         dirty.insert(Tag::Flood(id));
+    }
+
+    /// A list of an earlier agent with this content. Lists don't change while anything goes by them, so whose it
+    /// was is all the same.
+    fn earlier_list(&mut self, list: &FloodList) -> Option<u32> {
+        let lists = &mut self.adoption.flood_lists;
+        let index = *lists.iter().find(|(_, held)| *held == list)?.0;
+        lists.remove(&index);
+        self.floods.indices.claim(index).then_some(index)
     }
 
     /// A set exists while there are local ports to expand it to.

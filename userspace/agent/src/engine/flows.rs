@@ -8,7 +8,19 @@ use weft_common::{FlowKey, Headers};
 use weft_datapath::{Datapath, Flow, FlowId};
 use weft_vnet::{Entry, NoTrace, Outcome, Packet, StateEntry, Tag};
 
+/// What became of a flow that was decided again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is as it was.
+    Same,
+    /// It has another slot.
+    Replaced,
+    /// It is gone.
+    Removed,
+}
+
 /// A flow's reasons, and a packet to decide it again with.
+#[derive(Clone)]
 pub struct Decision {
     entry: Entry,
     key: FlowKey,
@@ -35,6 +47,17 @@ impl Decision {
             headers: packet.headers,
             mask: outcome.mask,
             tags: outcome.tags.clone(),
+        }
+    }
+
+    /// What is known of a flow whose reasons aren't: a packet that takes it, and what it matches.
+    pub fn undecided(entry: Entry, key: FlowKey, headers: Headers, mask: FlowKey) -> Decision {
+        Decision {
+            entry,
+            key,
+            headers,
+            mask,
+            tags: BTreeSet::new(),
         }
     }
 
@@ -111,17 +134,30 @@ impl<D: Datapath> Engine<D> {
     }
 
     pub(super) fn redecide_flow(&mut self, id: FlowId) {
-        let now = self.now_secs();
         let Some(old) = self.decisions.get(id) else {
             return;
         };
+        let old = old.clone();
+        self.decide_flow(id, &old);
+    }
+
+    /// Decides again on a flow, by the packet of an earlier decision.
+    pub(super) fn decide_flow(&mut self, id: FlowId, old: &Decision) -> Again {
+        let now = self.now_secs();
         let packet = old.packet();
         let outcome = self.decide(&packet, &mut NoTrace);
-        let stays = outcome.install && outcome.writes.is_empty() && outcome.mask == old.mask;
+        let fits = match old.tags.is_empty() {
+            false => outcome.mask == old.mask,
+            // Undecided: what is known is what the flow matches, which may be more than a decision looked at.
+            true => old.mask.masked(&outcome.mask) == outcome.mask,
+        };
+        let stays = outcome.install && outcome.writes.is_empty() && fits;
         let Some(flow) = self.table.get(id).filter(|_| stays) else {
-            return self.remove_flow(id, now);
+            self.remove_flow(id, now);
+            return Again::Removed;
         };
         let slot = self.slot_for(&outcome);
+        let mut again = Again::Same;
         if slot != flow.slot {
             let replaced = self
                 .table
@@ -132,10 +168,13 @@ impl<D: Datapath> Engine<D> {
                 });
             if let Err(error) = replaced {
                 tracing::warn!(%error, "a changed flow is removed instead");
-                return self.remove_flow(id, now);
+                self.remove_flow(id, now);
+                return Again::Removed;
             }
+            again = Again::Replaced;
         }
         self.decisions.insert(id, Decision::new(&packet, &outcome));
+        again
     }
 
     /// Removes a flow; its next packet comes up.

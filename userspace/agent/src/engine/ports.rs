@@ -98,15 +98,6 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    /// Flows of an earlier agent go: this one doesn't know their reasons. Their packets come up and are decided.
-    pub(super) fn forget_earlier_flows(&mut self) {
-        match self.datapath.clear_flows() {
-            Ok(0) => {}
-            Ok(flows) => tracing::info!(flows, "flows of an earlier weftd are decided anew"),
-            Err(error) => tracing::error!(%error, "flows of an earlier weftd stay"),
-        }
-    }
-
     /// Links and records of an earlier agent go where the topology no longer has their port.
     pub(super) fn forget_earlier_ports(&mut self) {
         let mut keep: BTreeSet<u16> = self

@@ -298,6 +298,11 @@ impl<D: Datapath> Engine<D> {
             problems.push(format!("underlay interface {name} isn't attached: {why}"));
         }
         problems.extend(self.flood_problems());
+        if let Some(problem) = &self.take_over_problem {
+            problems.push(format!(
+                "nothing is decided: what an earlier weftd left can't be read: {problem}"
+            ));
+        }
         if let Some(problem) = &self.install_problem {
             problems.push(format!(
                 "packets go by way of this agent, as no flow can be installed: {problem}"

@@ -1,6 +1,7 @@
 //! Remote hosts: an index each, and a record of the way to it, kept from the host's own routes and neighbours.
 
 use super::Engine;
+use super::indices::Indices;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use weft_common::limits::{PEERS_MAX, SLOT_GRACE_SECS};
@@ -25,36 +26,37 @@ pub struct RemoteHost {
 }
 
 /// All of them.
-#[derive(Default)]
 pub struct Peers {
     /// By id.
     pub hosts: BTreeMap<HostId, RemoteHost>,
     own_address: Option<Ipv4Addr>,
-    next_index: u16,
-    free: Vec<u16>,
+    /// Own addresses of an earlier agent.
+    pub(super) earlier_own: BTreeSet<Ipv4Addr>,
+    pub(super) indices: Indices,
     /// Given up at that second, oldest first: flows of the kernel may still go by them.
     retired: VecDeque<(u64, u16)>,
 }
 
-impl Peers {
-    pub(super) fn allocate(&mut self) -> Option<u16> {
-        if let Some(index) = self.free.pop() {
-            return Some(index);
+impl Default for Peers {
+    fn default() -> Peers {
+        Peers {
+            hosts: BTreeMap::new(),
+            own_address: None,
+            earlier_own: BTreeSet::new(),
+            indices: Indices::new(PEERS_MAX),
+            retired: VecDeque::new(),
         }
-        let is_left = u32::from(self.next_index) + 1 < PEERS_MAX;
-        is_left.then(|| {
-            self.next_index += 1;
-            self.next_index
-        })
     }
+}
 
+impl Peers {
     /// Frees indices that nobody can be using any more.
     pub(super) fn free_indices(&mut self, now: u64) {
         while let Some((_, index)) = self
             .retired
             .pop_front_if(|(since, _)| now.saturating_sub(*since) >= SLOT_GRACE_SECS)
         {
-            self.free.push(index);
+            self.indices.free(u32::from(index));
         }
     }
 }
@@ -130,6 +132,13 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn set_own_address(&mut self, own: Option<Ipv4Addr>) {
+        for address in std::mem::take(&mut self.peers.earlier_own) {
+            if Some(address) != own
+                && let Err(error) = self.datapath.set_own_address(address.octets(), false)
+            {
+                tracing::error!(%error, %address, "an earlier own address stays");
+            }
+        }
         let old = self.peers.own_address;
         if old == own {
             return;
@@ -150,7 +159,11 @@ impl<D: Datapath> Engine<D> {
         if self.peers.hosts.contains_key(&id) {
             return;
         }
-        let Some(index) = self.peers.allocate() else {
+        // Flows of an earlier agent go by the number that it gave this host.
+        let earlier = self.adoption.remote_hosts.remove(&address.octets());
+        let earlier = earlier.filter(|index| self.peers.indices.claim(u32::from(*index)));
+        let index = earlier.or_else(|| self.peers.indices.allocate().map(|index| index as u16));
+        let Some(index) = index else {
             tracing::error!(host = %id, limit = PEERS_MAX, "too many hosts: this one is not reached");
             return;
         };

@@ -4,7 +4,7 @@
 
 use super::FlowTable;
 use crate::{Buckets, Datapath, Error};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use weft_common::limits::{SELECT_BUCKETS, SELECT_DEPTH_MAX, SELECT_GROUPS_MAX, SLOT_GRACE_SECS};
 use weft_common::{FlowKey, Slot, SlotRef, select};
 
@@ -45,6 +45,8 @@ pub(super) struct Groups {
     unused: Vec<u32>,
     /// Indices below were in use at some time; 0 is never used.
     indices: u32,
+    /// Those that flows of an earlier agent choose by.
+    earlier: BTreeSet<u32>,
 }
 
 impl Groups {
@@ -63,6 +65,20 @@ impl Groups {
             group.users = group.users.saturating_sub(1);
             group.unused_since = now_secs;
         }
+    }
+
+    /// Keeps an earlier agent's groups as they are. Only before any was made.
+    pub(super) fn keep(&mut self, groups: &BTreeSet<u32>) {
+        self.indices = groups.last().copied().unwrap_or(0);
+        self.unused = (1..self.indices)
+            .filter(|index| !groups.contains(index))
+            .collect();
+        self.earlier.clone_from(groups);
+    }
+
+    /// No flow chooses by an earlier agent's groups any more.
+    pub(super) fn let_go(&mut self) {
+        self.unused.extend(std::mem::take(&mut self.earlier));
     }
 
     fn take_index(&mut self) -> Result<u32, Error> {

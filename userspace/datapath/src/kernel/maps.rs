@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use weft_common::flood::FloodList;
-use weft_common::limits::{INTERFACES_MAX, MASKS_MAX};
+use weft_common::limits::INTERFACES_MAX;
 use weft_common::peer::PeerRecord;
 use weft_common::port::InterfaceRecord;
 use weft_common::{FlowKey, PortRecord, SlotRef};
@@ -30,7 +30,7 @@ impl<T: FromBytes + IntoBytes + zerocopy::Immutable, const N: usize> Record<T, N
         Record(bytes, std::marker::PhantomData)
     }
 
-    fn value(&self) -> Option<T> {
+    pub(super) fn value(&self) -> Option<T> {
         T::read_from_bytes(&self.0).ok()
     }
 }
@@ -40,14 +40,14 @@ pub struct Maps {
     ports: Bytes<PortRecord, 32>,
     interfaces: Bytes<InterfaceRecord, 8>,
     pub slots: SlotArrays,
-    masks_v4: Array<MapData, [u8; 32]>,
-    masks_v6: Array<MapData, [u8; 64]>,
-    megaflows_v4: HashMap<MapData, [u8; 32], [u8; 8]>,
-    megaflows_v6: HashMap<MapData, [u8; 64], [u8; 8]>,
+    pub(super) masks_v4: Array<MapData, [u8; 32]>,
+    pub(super) masks_v6: Array<MapData, [u8; 64]>,
+    pub(super) megaflows_v4: HashMap<MapData, [u8; 32], [u8; 8]>,
+    pub(super) megaflows_v6: HashMap<MapData, [u8; 64], [u8; 8]>,
     peers: Bytes<PeerRecord, 32>,
-    flood_lists: Bytes<FloodList, { size_of::<FloodList>() }>,
-    own_addresses: HashMap<MapData, [u8; 4], u32>,
-    remote_hosts: HashMap<MapData, [u8; 4], u32>,
+    pub(super) flood_lists: Bytes<FloodList, { size_of::<FloodList>() }>,
+    pub(super) own_addresses: HashMap<MapData, [u8; 4], u32>,
+    pub(super) remote_hosts: HashMap<MapData, [u8; 4], u32>,
     misses: MapData,
     pub counters: Counters,
 }
@@ -174,24 +174,6 @@ impl Maps {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(Error::map("megaflows", &error)),
         }
-    }
-
-    /// Removes every flow, mask and decision; returns how many flows there were.
-    pub fn clear_flows(&mut self) -> Result<usize, Error> {
-        let v4: Vec<[u8; 32]> = self.megaflows_v4.keys().flatten().collect();
-        let v6: Vec<[u8; 64]> = self.megaflows_v6.keys().flatten().collect();
-        for key in &v4 {
-            remove("megaflows_v4", &mut self.megaflows_v4, *key)?;
-        }
-        for key in &v6 {
-            remove("megaflows_v6", &mut self.megaflows_v6, *key)?;
-        }
-        for number in 0..MASKS_MAX {
-            self.write_mask(Family::V4, number, &FlowKey::default())?;
-            self.write_mask(Family::V6, number, &FlowKey::default())?;
-        }
-        self.slots.clear();
-        Ok(v4.len() + v6.len())
     }
 
     pub fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {

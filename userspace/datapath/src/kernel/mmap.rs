@@ -2,16 +2,16 @@
 
 use crate::{Buckets, Error, SlotUse};
 use aya::maps::{Map, MapData};
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use weft_common::drop::{COUNTERS_PER_CPU, DropReason, counter_index};
-use weft_common::limits::{PORTS_MAX, SELECT_GROUPS_MAX, SLOTS_MAX};
+use weft_common::limits::{PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX, SLOTS_MAX};
 use weft_common::port::PortCounters;
 use weft_common::slot::CacheEntry;
 use weft_common::{Slot, SlotRef, SlotStats};
-use zerocopy::FromZeros;
 
 /// A mapped array of `T`.
 struct Mapped<T> {
@@ -142,29 +142,38 @@ impl SlotArrays {
         Ok(())
     }
 
-    /// Takes every decision away, and every reference to one: cached packets come up again, and a generation
-    /// that is given out later is in no cache.
-    pub fn clear(&mut self) {
-        for index in 0..self.slots.length {
+    /// The buckets of a select group.
+    pub fn read_group(&self, index: u32) -> Option<Buckets> {
+        let mut buckets = [SlotRef::default(); SELECT_BUCKETS as usize];
+        let first = index as usize * buckets.len();
+        for (place, target) in (first..).zip(&mut buckets) {
+            *target = self.groups.read(place)?;
+        }
+        Some(buckets)
+    }
+
+    /// Takes the decision out of every slot but these: what caches still say of them is refused.
+    pub fn keep(&mut self, kept: &HashSet<u32>) {
+        for index in (0..self.slots.length).filter(|index| !kept.contains(&(*index as u32))) {
             if let Some(at) = self.slots.at(index) {
                 // SAFETY: a checked pointer; the generation is the record's first field, aligned.
                 unsafe { (*at.cast::<AtomicU32>()).store(0, Ordering::Release) };
             }
         }
-        fence(Ordering::SeqCst);
-        for index in 0..self.cache.length {
-            if let Some(at) = self.cache.at(index) {
-                // The key goes, too: no packet has that of all zeros.
-                // SAFETY: a checked pointer; a program that fills the entry at the same time has looked up anew.
-                unsafe { at.write_volatile(CacheEntry::new_zeroed()) };
-            }
-        }
     }
 
-    /// Highest generation in any slot.
+    /// A slot.
+    pub fn read(&self, index: u32) -> Option<Slot> {
+        self.slots.read(index as usize)
+    }
+
+    /// Highest generation in any slot, and in any cached reference to one.
     pub fn generation_max(&self) -> u32 {
-        let generations = (0..self.slots.length).filter_map(|index| self.slots.read(index));
-        generations.map(|slot| slot.generation).max().unwrap_or(0)
+        let slots = (0..self.slots.length).filter_map(|index| self.slots.read(index));
+        let cached = (0..self.cache.length).filter_map(|index| self.cache.read(index));
+        let generations = slots.map(|slot| slot.generation);
+        let cached = cached.map(|entry| entry.target.generation);
+        generations.chain(cached).max().unwrap_or(0)
     }
 
     /// Use of a slot over all CPUs.

@@ -321,9 +321,22 @@ fn a_second_agent_adopts_the_pinned_state() {
         assert_eq!(second.read_port(subject::PORT).unwrap().generation, 9);
         assert_eq!(second.slot_generation(), 1);
         assert_eq!(second.attach_port(subject::PORT, "lo").unwrap().ifindex, 1);
-        // Cached by now: the decision must go with the flow, not only with its next lookup.
         assert_eq!(second.decide(1), Some(FIRST));
-        assert_eq!(second.clear_flows().unwrap(), 1);
+        let earlier = second.take_over().unwrap();
+        let mut table = FlowTable::new(1);
+        let (adopted, withdrawn) = table.adopt(&mut second, &earlier, 0);
+        assert_eq!((adopted.len(), withdrawn), (1, 0));
+        let flow = table.get(adopted[0]).unwrap();
+        assert_eq!((flow.target.generation, flow.slot), (1, decision(FIRST)));
+        assert_eq!(table.use_of(&second, flow).packets, 1);
+        // The next decision gets another slot; the adopted one goes on.
+        install(&mut table, &mut second, 2, 32, SECOND).unwrap();
+        assert_eq!(
+            (second.decide(1), second.decide(2)),
+            (Some(FIRST), Some(SECOND))
+        );
+        // Cached by now: the decision must go with the flow, not only with its next lookup.
+        table.remove(&mut second, adopted[0], 0);
         assert_eq!(second.decide(1), None);
         let mut misses = 0;
         second

@@ -15,7 +15,7 @@ impl Rig {
     }
 
     /// Another agent, with the kernel and the store as this one leaves them.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let mut kernel = std::mem::take(self.datapath());
         kernel.log.clear();
         let generation = |index| kernel.read_port(index).unwrap().generation;

@@ -5,7 +5,9 @@ use weft_common::flood::FloodList;
 use weft_common::peer::PeerRecord;
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
-use weft_datapath::{Attachment, Buckets, Datapath, Error, Fake, Family, HeldPacket, SlotUse};
+use weft_datapath::{
+    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, SlotUse,
+};
 
 /// One use of the datapath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +80,8 @@ impl Datapath for Recorder {
         self.fake.withdraw(family, masked)
     }
 
-    fn clear_flows(&mut self) -> Result<usize, Error> {
-        self.fake.clear_flows()
+    fn take_over(&mut self) -> Result<Earlier, Error> {
+        self.fake.take_over()
     }
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {

@@ -118,17 +118,3 @@ fn a_flow_under_another_mask_is_removed() {
     let blackhole = DropReason::BlackholeRoute as u8;
     assert_eq!(reason(rig.forward("web/near", &high)), blackhole);
 }
-
-#[test]
-fn flows_of_an_earlier_agent_go_when_everything_is_known() {
-    let mut rig = Rig::empty(None);
-    let (mut earlier, target) = (FlowKey::default(), weft_common::SlotRef::default());
-    earlier.head.port = 1;
-    let v4 = weft_datapath::Family::V4;
-    rig.datapath().fake.publish(v4, &earlier, target).unwrap();
-    rig.topology();
-    let stays = rig.datapath().fake.published(v4, &earlier).unwrap();
-    assert!(stays.is_some(), "gone before this agent could decide");
-    rig.look();
-    assert_eq!(rig.datapath().fake.published(v4, &earlier).unwrap(), None);
-}

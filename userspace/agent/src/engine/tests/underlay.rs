@@ -89,5 +89,5 @@ fn a_host_with_another_address_is_another_record() {
     assert_eq!(rig.datapath().fake.peers[&before].flags, 0);
     rig.pass(weft_common::limits::SLOT_GRACE_SECS);
     rig.engine.tick();
-    assert_eq!(rig.engine.peers.allocate(), Some(before));
+    assert_eq!(rig.engine.peers.indices.allocate(), Some(before.into()));
 }

@@ -1,0 +1,150 @@
+//! Taking over from an earlier agent: its flows go on as they are, and are decided again step by step. The same
+//! decision leaves a flow alone, another one gives it another slot, and one that can't be told from its masked
+//! key removes it, so that its next packet comes up.
+//!
+//! Ports, underlay records and flood lists that those flows go by keep their numbers, or rest until no flow does.
+
+use super::Engine;
+use super::flows::{Again, Decision};
+use std::collections::BTreeMap;
+use weft_common::flood::FloodList;
+use weft_common::frame::ETHERNET_LEN;
+use weft_common::slot::Output;
+use weft_common::{FlowKey, Headers};
+use weft_datapath::{Datapath, FlowId};
+use weft_vnet::Entry;
+
+/// What is still to be done, and what came of the rest.
+#[derive(Default)]
+pub struct Adoption {
+    /// Flows that nobody has decided on again yet.
+    pub(super) undecided: Vec<FlowId>,
+    /// Underlay records by remote address, of hosts that weren't met yet.
+    pub(super) remote_hosts: BTreeMap<[u8; 4], u16>,
+    /// Flood lists by index, those that no domain has taken over.
+    pub(super) flood_lists: BTreeMap<u32, FloodList>,
+    is_running: bool,
+    kept: usize,
+    replaced: usize,
+    removed: usize,
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Takes over what an earlier agent left, before anything of this agent's own is written. Without that
+    /// nothing may be: it could be in use.
+    pub(super) fn begin_adoption(&mut self) -> Result<(), weft_datapath::Error> {
+        let earlier = self.datapath.take_over()?;
+        let now = self.now_secs();
+        for flow in &earlier.flows {
+            if flow.slot.output == Output::Tunnel as u8 {
+                self.peers.indices.hold(u32::from(flow.slot.peer));
+            }
+        }
+        for index in earlier.remote_hosts.values() {
+            self.peers.indices.hold(u32::from(*index));
+        }
+        for index in earlier.flood_lists.keys() {
+            self.floods.indices.hold(*index);
+        }
+        for address in &earlier.own_addresses {
+            self.peers.earlier_own.insert((*address).into());
+        }
+        let (undecided, removed) = self.table.adopt(&mut self.datapath, &earlier, now);
+        if !earlier.flows.is_empty() {
+            tracing::info!(
+                flows = undecided.len(),
+                "flows of an earlier weftd go on, and are decided again"
+            );
+        }
+        self.adoption = Adoption {
+            undecided,
+            remote_hosts: earlier.remote_hosts,
+            flood_lists: earlier.flood_lists,
+            is_running: true,
+            removed,
+            ..Adoption::default()
+        };
+        Ok(())
+    }
+
+    /// Decides again on at most so many of the earlier agent's flows. Returns whether any are left.
+    pub fn adopt_flows(&mut self, flows_max: usize) -> bool {
+        if !self.is_ready || !self.adoption.is_running {
+            return false;
+        }
+        for _ in 0..flows_max {
+            let Some(id) = self.adoption.undecided.pop() else {
+                self.end_adoption();
+                return false;
+            };
+            self.adopt_flow(id);
+        }
+        true
+    }
+
+    fn adopt_flow(&mut self, id: FlowId) {
+        let Some(flow) = self.table.get(id) else {
+            return;
+        };
+        if self.decisions.get(id).is_some() {
+            // A packet came up for it meanwhile.
+            return;
+        }
+        let count = match self.ports.by_index(flow.port) {
+            None => {
+                let now = self.now_secs();
+                self.remove_flow(id, now);
+                &mut self.adoption.removed
+            }
+            Some(port) => {
+                let decision = Decision::undecided(
+                    Entry::Workload(port),
+                    packet_of(&flow.masked),
+                    ANY_HEADERS,
+                    flow.mask,
+                );
+                match self.decide_flow(id, &decision) {
+                    Again::Same => &mut self.adoption.kept,
+                    Again::Replaced => &mut self.adoption.replaced,
+                    Again::Removed => &mut self.adoption.removed,
+                }
+            }
+        };
+        *count += 1;
+    }
+
+    fn end_adoption(&mut self) {
+        let Adoption {
+            kept,
+            replaced,
+            removed,
+            ..
+        } = std::mem::take(&mut self.adoption);
+        if kept + replaced + removed > 0 {
+            tracing::info!(
+                kept,
+                replaced,
+                removed,
+                "flows of an earlier weftd are this one's"
+            );
+        }
+        let now = self.now_secs();
+        self.table.end_adoption(&mut self.datapath, now);
+        self.peers.indices.let_go();
+        self.floods.indices.let_go();
+    }
+}
+
+/// Headers that no guard minds: flows have guards of their own.
+const ANY_HEADERS: Headers = Headers {
+    ttl: u8::MAX,
+    l3_offset: ETHERNET_LEN as u16,
+    l3_length: 0,
+};
+
+/// A packet that takes this flow: what it doesn't match is zero.
+fn packet_of(masked: &FlowKey) -> FlowKey {
+    let mut key = *masked;
+    key.head.mask_id = 0;
+    key
+}
