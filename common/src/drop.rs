@@ -102,6 +102,10 @@ drop_reasons! {
     UnknownAction = 35, "unknown_action";
     /// The flow table or the slots are full.
     FlowTableFull = 36, "flow_table_full";
+    /// A packet of neighbour discovery that RFC 4861 (6.1, 7.1) refuses: hop limit, checksum, length or addresses.
+    BadNd = 37, "bad_nd";
+    /// A router doesn't forward packets whose source means something on its own link only (RFC 4291, 2.5.6).
+    BeyondScope = 38, "beyond_scope";
     /// A tunnel packet to index 0 was neither a probe nor the answer to one.
     BadProbe = 50, "bad_probe";
     /// An answer to a probe that this host didn't send, or sent too long ago.

@@ -135,7 +135,7 @@ port { admin_up: yes }
 router_port { addresses: [10.0.1.1] }
     6:26: found `10.0.1.1`, expected a prefix length, too: 10.0.1.1/24
 router_port { addresses: [10.0.1.1/33] }
-    6:26: found `10.0.1.1/33`, expected an IPv4 address with a prefix length like 10.0.1.1/24
+    6:26: found `10.0.1.1/33`, expected an address with a prefix length like 10.0.1.1/24 or fd00:1::1/64
 router_port { addresses: [10.0.1.0/24] }
     6:26: 10.0.1.0 is the network address of 10.0.1.0/24: expected one from 10.0.1.1 to 10.0.1.254
 router_port { addresses: [10.0.1.255/24] }
@@ -157,7 +157,7 @@ route { to: 10.0.9.0/24 }
 route { to: 10.0.9.1/24, action: reject }
     6:15: found `10.0.9.1/24`, expected a prefix without host bits: 10.0.9.0/24
 route { to: 10.0.9.0, action: reject }
-    6:15: found `10.0.9.0`, expected an IPv4 prefix like 10.0.1.0/24
+    6:15: found `10.0.9.0`, expected a prefix like 10.0.1.0/24 or fd00:1::/64
 route { to: 10.0.9.0/24, action: drop }
     6:36: found `drop`, expected `blackhole` or `reject`
 route { to: 10.0.9.0/24, action: reject, via: 10.0.2.254 }
@@ -165,9 +165,15 @@ route { to: 10.0.9.0/24, action: reject, via: 10.0.2.254 }
 route { to: 10.0.9.0/24, action: reject, weight: -1 }
     6:52: found `-1`, expected a whole number like 100
 route { to: 10.0.9.0/24, via: 10.0.2.0/24 }
-    6:33: found `10.0.2.0/24`, expected an IPv4 address like 10.0.1.11
+    6:33: found `10.0.2.0/24`, expected an IPv4 address like 10.0.1.1
 route { to: 10.0.9.0/24, via: 224.0.0.1 }
     6:9: 224.0.0.1 can't be a next hop
+route { to: "fd00:9::/64", via: 10.0.2.254 }
+    6:35: found `10.0.2.254`, expected an IPv6 address like fd00:1::1
+route { to: 10.0.9.0/24, via: "fd00:2::fe" }
+    6:33: found `fd00:2::fe`, expected an IPv4 address like 10.0.1.1
+route { to: "fd00:9::/64", via: "fe80::1" }
+    6:9: fe80::1 is link-local, and there is one on every port: expected an address of a port's subnet
 "##;
 
 #[test]
@@ -252,10 +258,6 @@ router_port { uplink: host }
     6:14: `uplink` of a router port is not supported by this version of weft
 router_port { masquerade: true }
     6:14: `masquerade` of a router port is not supported by this version of weft
-router_port { addresses: ["fd00:1::1/64"] }
-    6:26: an IPv6 address of a router port (`fd00:1::1/64`) is not supported by this version of weft
-route { to: "fd00::/64", action: reject }
-    6:15: routing IPv6 (`fd00::/64`) is not supported by this version of weft
 common hosts: { h1: { zones: { default: "fd30:1::1" } } }
     3:34: an underlay over IPv6 (`fd30:1::1`) is not supported by this version of weft
 file weft: v1\ntunnel_zones: { default: { encapsulation: vxlan } }

@@ -8,7 +8,7 @@ use crate::mac::Mac;
 use crate::tag::Tag;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use weft_common::limits::MACS_PER_PORT_MAX;
 
 /// One entry of a replicated table, owned by the host that wrote it.
@@ -47,7 +47,7 @@ pub enum StateEntry {
         /// The router's port.
         router_port: PortId,
         /// The next hop.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Its MAC.
         mac: Mac,
     },
@@ -89,7 +89,7 @@ impl StateEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowState {
     macs: HashMap<(BridgeId, Mac), PortId>,
-    neighbours: HashMap<(PortId, Ipv4Addr), Mac>,
+    neighbours: HashMap<(PortId, IpAddr), Mac>,
     /// Entries of both tables by port, for the bound.
     counts: HashMap<PortId, usize>,
 }
@@ -158,7 +158,7 @@ impl FlowState {
     }
 
     /// The MAC of a next hop of a router's port.
-    pub fn neighbour(&self, router_port: PortId, address: Ipv4Addr) -> Option<Mac> {
+    pub fn neighbour(&self, router_port: PortId, address: IpAddr) -> Option<Mac> {
         self.neighbours.get(&(router_port, address)).copied()
     }
 
@@ -177,7 +177,7 @@ impl FlowState {
     }
 
     /// Every learned neighbour: router port, address, MAC. In no order.
-    pub fn neighbours(&self) -> impl Iterator<Item = (PortId, Ipv4Addr, Mac)> {
+    pub fn neighbours(&self) -> impl Iterator<Item = (PortId, IpAddr, Mac)> {
         self.neighbours
             .iter()
             .map(|(&(port, address), &mac)| (port, address, mac))

@@ -38,7 +38,7 @@ pub use model::{
     Operation, Port, PortAddress, Route, RouteAction, Router, Tenant, TunnelZone,
 };
 pub use packet::{Entry, Packet};
-pub use simulate::{Cause, Emission, Origin, Outcome, Verdict, arp_request, simulate};
+pub use simulate::{Cause, Emission, Origin, Outcome, Verdict, advertisements, ask, simulate};
 pub use snapshot::{Activity, FloodDomain, Snapshot};
 pub use tag::{Tag, changed_tags};
 pub use text::{describe_match, describe_match_on, describe_outcome};

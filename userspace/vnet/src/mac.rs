@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// An Ethernet address in the order of the wire.
@@ -25,6 +26,19 @@ impl Mac {
     /// Whether it names a group of receivers (IEEE 802.3, 3.2.3): multicast or broadcast.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
+    }
+
+    /// The link-local address made of it (RFC 4291, 2.5.1 and appendix A).
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let (a, b, c) = (a ^ 2, b, c);
+        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The group MAC to which packets for an IPv6 group go (RFC 2464, 7).
+    pub const fn of_group(group: Ipv6Addr) -> Mac {
+        let [.., a, b, c, d] = group.octets();
+        Mac([0x33, 0x33, a, b, c, d])
     }
 
     /// Whether it is one of 01:80:c2:00:00:00 to 0f, which bridges never forward (IEEE 802.1D, table 7-10).

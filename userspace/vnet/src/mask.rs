@@ -61,6 +61,16 @@ impl Mask {
         self.0.set_src_v4([0xff; 4]);
     }
 
+    /// Leading bits of the IPv6 source.
+    pub fn src_v6(&mut self, length: u8) {
+        widen(&mut self.0.src, length);
+    }
+
+    /// Leading bits of the IPv6 destination.
+    pub fn dst_v6(&mut self, length: u8) {
+        widen(&mut self.0.dst, length);
+    }
+
     /// Bits of the IPv4 destination, or ARP target address.
     pub fn dst_v4(&mut self, bits: u32) {
         let seen = u32::from_be_bytes(self.0.dst_v4()) | bits;
@@ -68,7 +78,15 @@ impl Mask {
     }
 }
 
-/// The mask of a prefix of this length.
+/// Adds the leading bits to the mask of an IPv6 address.
+fn widen(mask: &mut [u8; 16], length: u8) {
+    let bits = u128::MAX
+        .checked_shl(128 - u32::from(length.min(128)))
+        .unwrap_or(0);
+    *mask = (u128::from_be_bytes(*mask) | bits).to_be_bytes();
+}
+
+/// The mask of an IPv4 prefix of this length.
 pub fn prefix_bits(length: u8) -> u32 {
     u32::MAX
         .checked_shl(32 - u32::from(length.min(32)))

@@ -14,11 +14,11 @@ pub use find::FindError;
 
 use crate::id::{BridgeId, HostId, PortId, RouterId, TenantId, ZoneId};
 use crate::mac::Mac;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -59,8 +59,8 @@ pub struct Router {
 /// A static route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Destinations.
-    pub to: Ipv4Net,
+    /// Destinations, of the family of the next hop.
+    pub to: IpNet,
     /// What happens to packets for them.
     pub action: RouteAction,
     /// Of equal prefixes the lowest weight is used.
@@ -74,7 +74,7 @@ pub struct Route {
 pub enum RouteAction {
     /// Forward to this address, which must be in the prefix of one of the router's ports: else the route is
     /// not used.
-    Via(Ipv4Addr),
+    Via(IpAddr),
     /// Drop in silence.
     Blackhole,
     /// Refuse.
@@ -411,9 +411,28 @@ impl Port {
         self.addresses.is_empty()
     }
 
+    /// Its addresses with their prefixes; without prefix lengths none.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.addresses.iter().filter_map(PortAddress::network)
+    }
+
     /// Its IPv4 addresses with their prefixes; without prefix lengths none.
     pub fn ipv4_networks(&self) -> impl Iterator<Item = Ipv4Net> {
         self.addresses.iter().filter_map(PortAddress::ipv4_network)
+    }
+
+    /// Whether `address` is one of its own, or its link-local one.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        let declared = self.addresses.iter().any(|own| own.address == address);
+        declared || self.link_local().is_some_and(|own| own == address)
+    }
+
+    /// The link-local address of a router's port that has IPv6 addresses (RFC 4291, 2.8: a router has one on each
+    /// of its interfaces). Nobody knows that of a workload: it may choose another (RFC 7217).
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        let is_router = matches!(self.device, DeviceId::Router(_));
+        let speaks = self.addresses.iter().any(|own| own.address.is_ipv6());
+        (is_router && speaks).then(|| self.mac.link_local())
     }
 
     /// Its IPv4 addresses.

@@ -14,9 +14,10 @@ use crate::{
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_common::FlowKey;
-use weft_wire::{Arp, ethernet};
+use weft_wire::ndp::{ALL_ROUTERS, Message};
+use weft_wire::{Arp, Nd, ethernet};
 use zerocopy::IntoBytes;
 
 const CASES: u32 = 400;
@@ -91,6 +92,30 @@ fn addresses() -> Vec<Ipv4Addr> {
     pool
 }
 
+/// The same for IPv6: declared, routed, and just beside; of neighbour discovery, too.
+fn addresses_v6() -> Vec<Ipv6Addr> {
+    let mut pool = Vec::new();
+    for net in 0..3 {
+        for last in [0, 1, 2, 0x10, 0x11, 0x12, 0x77] {
+            pool.push(Ipv6Addr::new(0xfd00, net, 0, 0, 0, 0, 0, last));
+        }
+    }
+    let others = [
+        "2001:db8::1",
+        "2001:db8:0:8000::1",
+        "fd09::1",
+        "fd09::2",
+        "fe80::9",
+        "ff02::1",
+        "ff02::2",
+        "ff02::1:ff00:11",
+        "::",
+        "::1",
+    ];
+    pool.extend(others.iter().map(|text| text.parse::<Ipv6Addr>().unwrap()));
+    pool
+}
+
 fn ports(topology: &Topology) -> Vec<PortId> {
     topology.model.ports.keys().copied().collect()
 }
@@ -102,8 +127,13 @@ fn topology(dice: &mut Dice) -> Topology {
         topology.bridge(&format!("b{bridge}"));
         for port in 0..dice.below(4) {
             let own = format!("10.0.{bridge}.{}", 10 + port);
+            let own_v6 = format!("fd00:{bridge}::1{port}");
             let path = format!("b{bridge}/p{port}");
-            let secured: &[&str] = if dice.one_in(2) { &[] } else { &[&own] };
+            let secured: &[&str] = match dice.below(4) {
+                0 => &[&own],
+                1 => &[&own, &own_v6],
+                _ => &[],
+            };
             topology.port(&path, secured);
             bind(&mut topology, dice, &path);
         }
@@ -118,7 +148,9 @@ fn topology(dice: &mut Dice) -> Topology {
         topology.router(&format!("r{router}"));
         for bridge in (0..bridges).filter(|_| !dice.one_in(3)).collect::<Vec<_>>() {
             let address = format!("10.0.{bridge}.{}/{}", router + 1, dice.pick(&lengths));
-            topology.port(&format!("r{router}/b{bridge}"), &[&address]);
+            let length = dice.pick(&[64, 64, 72]);
+            let address_v6 = format!("fd00:{bridge}::{}/{length}", router + 1);
+            topology.port(&format!("r{router}/b{bridge}"), &[&address, &address_v6]);
             topology.port(&format!("b{bridge}/r{router}"), &[]);
             topology.peer(
                 &format!("r{router}/b{bridge}"),
@@ -127,7 +159,7 @@ fn topology(dice: &mut Dice) -> Topology {
         }
         if dice.one_in(2) {
             let path = format!("r{router}/up");
-            topology.port(&path, &["192.0.2.2/29"]);
+            topology.port(&path, &["192.0.2.2/29", "2001:db8::2/64"]);
             bind(&mut topology, dice, &path);
         }
         for _ in 0..dice.below(4) {
@@ -135,8 +167,8 @@ fn topology(dice: &mut Dice) -> Topology {
         }
     }
     if topology.model.routers.len() == 2 {
-        topology.port("r0/x", &["10.9.0.1/30"]);
-        topology.port("r1/x", &["10.9.0.2/30"]);
+        topology.port("r0/x", &["10.9.0.1/30", "fd09::1/64"]);
+        topology.port("r1/x", &["10.9.0.2/30", "fd09::2/64"]);
         topology.peer("r0/x", "r1/x");
     }
     if bridges > 1 && dice.one_in(2) {
@@ -172,7 +204,20 @@ fn route(topology: &mut Topology, dice: &mut Dice, router: usize) {
         "203.0.113.1/32",
         "203.0.113.128/25",
     ];
-    let to = dice.pick(&prefixes);
+    let prefixes_v6 = [
+        "::/0",
+        "fd00::/16",
+        "fd00:1::/64",
+        "fd00:2::/48",
+        "2001:db8:0:8000::/49",
+        "2001:db8:0:8000::1/128",
+    ];
+    let is_v6 = dice.one_in(2);
+    let to = if is_v6 {
+        dice.pick(&prefixes_v6)
+    } else {
+        dice.pick(&prefixes)
+    };
     let action = match dice.below(6) {
         0 => RouteAction::Blackhole,
         1 => RouteAction::Reject,
@@ -186,7 +231,20 @@ fn route(topology: &mut Topology, dice: &mut Dice, router: usize) {
                 "10.9.0.1",
                 "10.9.0.2",
             ];
-            RouteAction::Via(dice.pick(&vias).parse().unwrap())
+            let vias_v6 = [
+                "fd00::77",
+                "fd00:1::1",
+                "fd00:1::2",
+                "fd00:2::12",
+                "fd09::1",
+                "2001:db8::1",
+            ];
+            let via = if is_v6 {
+                dice.pick(&vias_v6)
+            } else {
+                dice.pick(&vias)
+            };
+            RouteAction::Via(via.parse().unwrap())
         }
     };
     let weight = dice.pick(&[100, 100, 50]);
@@ -205,7 +263,11 @@ fn entry(topology: &Topology, dice: &mut Dice) -> StateEntry {
         .map(|port| port.id)
         .collect();
     if dice.one_in(2) && !router_ports.is_empty() {
-        let address = dice.pick(&addresses());
+        let address = if dice.one_in(2) {
+            IpAddr::V6(dice.pick(&addresses_v6()))
+        } else {
+            IpAddr::V4(dice.pick(&addresses()))
+        };
         return StateEntry::Neighbour {
             router_port: dice.pick(&router_ports),
             address,
@@ -234,7 +296,8 @@ fn change(topology: &mut Topology, dice: &mut Dice) {
     match dice.below(8) {
         0 => {
             let mut port = topology.port_object("b0/new");
-            let address = dice.pick(&[None, Some("10.0.0.12"), Some("10.0.0.77")]);
+            let pool = ["10.0.0.12", "10.0.0.77", "fd00::12", "fd00::77"];
+            let address = (!dice.one_in(5)).then(|| dice.pick(&pool));
             port.addresses = address.iter().map(|text| text.parse().unwrap()).collect();
             // Refused where another port has the address: then nothing changes.
             if let Ok(model) = topology.model.apply(&[Operation::Put(Object::Port(port))]) {
@@ -326,7 +389,7 @@ impl Sent {
 
 fn payload(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
     let (from, to) = (dice.pick(&addresses()), dice.pick(&addresses()));
-    match dice.below(8) {
+    match dice.below(9) {
         0 | 1 => {
             let operation = weft_wire::Operation::from_number(dice.pick(&[1, 1, 2, 8]));
             let target = if dice.one_in(3) { from } else { to };
@@ -341,10 +404,8 @@ fn payload(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
             ethernet::frame(destination.0, source.0, 0x0806, &arp.emit())
         }
         2 => ethernet::frame(destination.0, source.0, 0x88b5, &[0; 46]),
-        3 => {
-            let ipv6 = [&[0x60, 0, 0, 0, 0, 0, 59, 64][..], &[0; 32]].concat();
-            ethernet::frame(destination.0, source.0, 0x86dd, &ipv6)
-        }
+        3 => discovery(dice, source, destination),
+        4 | 5 => packet_v6(dice, source, destination),
         number => {
             let builder = etherparse::PacketBuilder::ethernet2(source.0, destination.0).ipv4(
                 from.octets(),
@@ -353,8 +414,8 @@ fn payload(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
             );
             let mut frame = Vec::new();
             match number {
-                4 | 5 => builder.icmpv4_echo_request(7, 1).write(&mut frame, &[0; 8]),
-                6 => builder.icmpv4_echo_reply(7, 1).write(&mut frame, &[0; 8]),
+                6 => builder.icmpv4_echo_request(7, 1).write(&mut frame, &[0; 8]),
+                7 => builder.icmpv4_echo_reply(7, 1).write(&mut frame, &[0; 8]),
                 _ => builder.udp(4000, 53).write(&mut frame, &[0; 8]),
             }
             .unwrap();
@@ -367,6 +428,60 @@ fn payload(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
             frame
         }
     }
+}
+
+/// The group MAC of an IPv6 group, so that packets to groups are as hosts send them, else the one given.
+fn destination_v6(to: Ipv6Addr, destination: Mac) -> Mac {
+    if to.is_multicast() {
+        Mac::of_group(to)
+    } else {
+        destination
+    }
+}
+
+fn discovery(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
+    let pool = addresses_v6();
+    let (from, target) = (dice.pick(&pool), dice.pick(&pool));
+    let source_mac = Some(source.0);
+    let mut nd = Nd::solicitation(from, source.0, target);
+    match dice.below(6) {
+        0 => nd = Nd::advertisement(target, source.0, false, from),
+        1 => {
+            nd = Nd::advertisement(target, source.0, false, Ipv6Addr::UNSPECIFIED);
+        }
+        2 => {
+            nd.destination = ALL_ROUTERS;
+            nd.message = Message::RouterSolicitation { source_mac };
+        }
+        3 => nd.destination = target,
+        _ => {}
+    }
+    let mut frame = nd.frame(destination_v6(nd.destination, destination).0, source.0);
+    if dice.one_in(6) {
+        let last = frame.len() - 1;
+        frame[last] ^= 1;
+    }
+    frame
+}
+
+fn packet_v6(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
+    let pool = addresses_v6();
+    let (from, to) = (dice.pick(&pool), dice.pick(&pool));
+    let destination = destination_v6(to, destination);
+    let hops = dice.pick(&[64, 64, 64, 2, 1]);
+    let builder = etherparse::PacketBuilder::ethernet2(source.0, destination.0).ipv6(
+        from.octets(),
+        to.octets(),
+        hops,
+    );
+    let mut frame = Vec::new();
+    match dice.below(3) {
+        0 => builder.icmpv6_echo_request(7, 1).write(&mut frame, &[0; 8]),
+        1 => builder.icmpv6_echo_reply(7, 1).write(&mut frame, &[0; 8]),
+        _ => builder.udp(4000, 53).write(&mut frame, &[0; 8]),
+    }
+    .unwrap();
+    frame
 }
 
 fn decide(snapshot: &Snapshot, state: &FlowState, packet: &Packet<'_>) -> Outcome {

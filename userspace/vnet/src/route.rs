@@ -4,16 +4,17 @@
 
 use crate::id::PortId;
 use crate::model::{Port, Route, RouteAction};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a router does with packets for a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// It is the router's own address.
     Local,
-    /// It isn't an address of a single machine (RFC 1812, 5.3.7): group, broadcast, loopback, this network.
+    /// It isn't an address of a single machine (RFC 1812, 5.3.7): group, broadcast, loopback, this network. Or one
+    /// that means something on its own link only (RFC 4291, 2.5.6).
     NotUnicast,
     /// The destination is a neighbour on this port.
     Connected {
@@ -25,7 +26,7 @@ pub enum Target {
         /// The egress port.
         port: PortId,
         /// The next hop.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// A route says to drop in silence.
     Blackhole,
@@ -34,7 +35,7 @@ pub enum Target {
     /// A route whose next hop isn't a neighbour; found only when no other was.
     Inactive {
         /// The next hop.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Why it isn't one.
         why: Inactive,
     },
@@ -51,7 +52,7 @@ pub enum Inactive {
 
 impl Inactive {
     /// In words: `192.168.77.1 is in no connected subnet`.
-    pub fn describe(self, next_hop: Ipv4Addr) -> String {
+    pub fn describe(self, next_hop: IpAddr) -> String {
         match self {
             Inactive::NotConnected => format!("{next_hop} is in no connected subnet"),
             Inactive::OwnAddress => format!("{next_hop} is the router's own address"),
@@ -63,7 +64,7 @@ impl Inactive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lookup {
     /// The longest prefix that holds the address, with what to do.
-    pub route: Option<(Ipv4Net, Target)>,
+    pub route: Option<(IpNet, Target)>,
     /// Leading bits of the address that prove it: they agree with the prefix, and with no longer one.
     pub bits: u8,
 }
@@ -71,8 +72,8 @@ pub struct Lookup {
 /// All prefixes that a router knows. Two tables are equal when they decide everything alike.
 #[derive(Clone, Debug, Default)]
 pub struct RoutingTable {
-    entries: Vec<(Ipv4Net, Target)>,
-    /// A binary trie; node 0 is the root.
+    entries: Vec<(IpNet, Target)>,
+    /// Two binary tries: node 0 is the root of IPv4's, node 1 that of IPv6's.
     nodes: Vec<Node>,
     /// Routes whose next hop isn't a neighbour, as a table of [`Target::Inactive`]; none when there is no such.
     inactive: Option<Box<RoutingTable>>,
@@ -94,22 +95,31 @@ const RANK_NOT_UNICAST: Rank = 1;
 const RANK_CONNECTED: Rank = 2;
 const RANK_STATIC: Rank = 3;
 
-/// Prefixes that are never forwarded: 0/8, 127/8, 224/4, 240/4 (RFC 1812, 5.3.7; RFC 6890).
-const NOT_UNICAST: [(Ipv4Addr, u8); 4] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
+/// Prefixes that are never forwarded: 0/8, 127/8, 224/4, 240/4 (RFC 1812, 5.3.7; RFC 6890); ::, ::1, fe80::/10 and
+/// ff00::/8 (RFC 4291, 2.4 and 2.5.6; groups aren't routed).
+const NOT_UNICAST: [(IpAddr, u8); 8] = [
+    (IpAddr::V4(Ipv4Addr::new(0, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    (IpAddr::V4(Ipv4Addr::new(240, 0, 0, 0)), 4),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128),
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
 ];
 
 impl RoutingTable {
     /// The table of a router with these ports and static routes. A route whose next hop is in no port's
     /// prefix isn't used.
     pub fn new<'a>(ports: impl Iterator<Item = &'a Port>, routes: &[Route]) -> RoutingTable {
-        let networks = networks(ports);
+        let ports: Vec<&Port> = ports.collect();
+        let networks = networks(ports.iter().copied());
         let mut best = BTreeMap::new();
+        for own in ports.iter().filter_map(|port| port.link_local()) {
+            offer(&mut best, IpAddr::V6(own).into(), RANK_LOCAL, Target::Local);
+        }
         for (address, bits) in NOT_UNICAST {
-            if let Ok(prefix) = Ipv4Net::new(address, bits) {
+            if let Ok(prefix) = IpNet::new(address, bits) {
                 offer(&mut best, prefix, RANK_NOT_UNICAST, Target::NotUnicast);
             }
         }
@@ -121,16 +131,9 @@ impl RoutingTable {
                 RANK_CONNECTED,
                 Target::Connected { port },
             );
-            // RFC 2644: what goes to everyone in a subnet isn't forwarded into it. RFC 3021: /31 has no such.
-            if network.prefix_len() < 31 {
-                for address in [network.network(), network.broadcast()] {
-                    offer(
-                        &mut best,
-                        address.into(),
-                        RANK_NOT_UNICAST,
-                        Target::NotUnicast,
-                    );
-                }
+            for address in not_in_subnet(network).into_iter().flatten() {
+                let prefix = address.into();
+                offer(&mut best, prefix, RANK_NOT_UNICAST, Target::NotUnicast);
             }
         }
         let mut unused = BTreeMap::new();
@@ -155,7 +158,7 @@ impl RoutingTable {
         }
     }
 
-    fn of_best(best: BTreeMap<Ipv4Net, (Rank, Target)>) -> RoutingTable {
+    fn of_best(best: BTreeMap<IpNet, (Rank, Target)>) -> RoutingTable {
         let entries = best
             .into_iter()
             .map(|(prefix, (_, target))| (prefix, target));
@@ -163,9 +166,9 @@ impl RoutingTable {
     }
 
     /// The table of these prefixes, each of them once.
-    pub fn from_entries(entries: Vec<(Ipv4Net, Target)>) -> RoutingTable {
+    pub fn from_entries(entries: Vec<(IpNet, Target)>) -> RoutingTable {
         let mut table = RoutingTable {
-            nodes: vec![Node::default()],
+            nodes: vec![Node::default(); 2],
             entries,
             inactive: None,
         };
@@ -176,12 +179,12 @@ impl RoutingTable {
     }
 
     /// Every prefix, in order.
-    pub fn entries(&self) -> &[(Ipv4Net, Target)] {
+    pub fn entries(&self) -> &[(IpNet, Target)] {
         &self.entries
     }
 
     /// The longest prefix that holds `address`; when there is none, the longest that is inactive.
-    pub fn lookup(&self, address: Ipv4Addr) -> Lookup {
+    pub fn lookup(&self, address: IpAddr) -> Lookup {
         let used = self.lookup_used(address);
         match &self.inactive {
             Some(inactive) if used.route.is_none() => {
@@ -193,9 +196,9 @@ impl RoutingTable {
         }
     }
 
-    fn lookup_used(&self, address: Ipv4Addr) -> Lookup {
+    fn lookup_used(&self, address: IpAddr) -> Lookup {
         let mut found = 0;
-        let mut node = self.nodes.first().copied().unwrap_or_default();
+        let mut node = self.nodes.get(root(address)).copied().unwrap_or_default();
         let mut bits = 0;
         loop {
             if node.entry != 0 {
@@ -220,7 +223,7 @@ impl RoutingTable {
 
     fn insert(&mut self, index: usize) {
         let (prefix, _) = self.entries[index];
-        let mut at = 0;
+        let mut at = root(prefix.addr());
         for depth in 0..prefix.prefix_len() {
             let side = bit(prefix.addr(), depth);
             if self.nodes[at].children[side] == 0 {
@@ -241,12 +244,7 @@ impl PartialEq for RoutingTable {
 
 impl Eq for RoutingTable {}
 
-fn offer(
-    best: &mut BTreeMap<Ipv4Net, (Rank, Target)>,
-    prefix: Ipv4Net,
-    rank: Rank,
-    target: Target,
-) {
+fn offer(best: &mut BTreeMap<IpNet, (Rank, Target)>, prefix: IpNet, rank: Rank, target: Target) {
     let entry = best.entry(prefix).or_insert((rank, target));
     if rank < entry.0 {
         *entry = (rank, target);
@@ -261,7 +259,7 @@ pub fn unused<'a, 'r>(
     let networks = networks(ports);
     let mut unused = Vec::new();
     // For each prefix the route that is used so far; sorting keeps the order of those of one weight.
-    let mut used: BTreeMap<Ipv4Net, &Route> = BTreeMap::new();
+    let mut used: BTreeMap<IpNet, &Route> = BTreeMap::new();
     let mut ranked: Vec<&Route> = routes.iter().collect();
     ranked.sort_by_key(|route| route.weight);
     for route in ranked {
@@ -287,14 +285,27 @@ pub fn unused<'a, 'r>(
     unused
 }
 
-fn networks<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<(PortId, Ipv4Net)> {
+fn networks<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<(PortId, IpNet)> {
     ports
-        .flat_map(|port| port.ipv4_networks().map(|net| (port.id, net)))
+        .flat_map(|port| port.networks().map(|net| (port.id, net)))
         .collect()
 }
 
+/// Addresses of a subnet that aren't a neighbour's. RFC 2644: what goes to everyone in a subnet isn't forwarded
+/// into it. RFC 3021: /31 has no such. RFC 4291, 2.6.1: an IPv6 subnet's first address is that of its routers,
+/// which isn't a neighbour; it has no last one. RFC 6164: /127 has neither.
+pub(crate) fn not_in_subnet(network: IpNet) -> [Option<IpAddr>; 2] {
+    match network {
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            [Some(net.network().into()), Some(net.broadcast().into())]
+        }
+        IpNet::V6(net) if net.prefix_len() < 127 => [Some(net.network().into()), None],
+        IpNet::V4(_) | IpNet::V6(_) => [None, None],
+    }
+}
+
 /// The port in whose prefix `address` is; none for the router's own addresses.
-fn connected(networks: &[(PortId, Ipv4Net)], address: Ipv4Addr) -> Result<PortId, Inactive> {
+fn connected(networks: &[(PortId, IpNet)], address: IpAddr) -> Result<PortId, Inactive> {
     if networks
         .iter()
         .any(|(_, network)| network.addr() == address)
@@ -309,9 +320,18 @@ fn connected(networks: &[(PortId, Ipv4Net)], address: Ipv4Addr) -> Result<PortId
         .ok_or(Inactive::NotConnected)
 }
 
+/// The root of the trie of an address's family.
+const fn root(address: IpAddr) -> usize {
+    address.is_ipv6() as usize
+}
+
 /// Bit `depth` of an address, counted from the most significant one.
-fn bit(address: Ipv4Addr, depth: u8) -> usize {
-    ((address.to_bits() >> (31 - u32::from(depth))) & 1) as usize
+fn bit(address: IpAddr, depth: u8) -> usize {
+    let shift = u32::from(depth);
+    match address {
+        IpAddr::V4(it) => ((it.to_bits() >> (31 - shift)) & 1) as usize,
+        IpAddr::V6(it) => ((it.to_bits() >> (127 - shift)) & 1) as usize,
+    }
 }
 
 #[cfg(test)]
@@ -319,7 +339,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
@@ -372,9 +392,25 @@ mod tests {
         assert_eq!(found(&table, "10.0.1.0"), (Some("0.0.0.0/0".into()), 32));
     }
 
+    /// The 128 bits of an address; an IPv4 one is on the left.
+    fn bits(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(it) => u128::from(it.to_bits()) << 96,
+            IpAddr::V6(it) => it.to_bits(),
+        }
+    }
+
+    fn address(is_v6: bool, bits: u128) -> IpAddr {
+        if is_v6 {
+            return Ipv6Addr::from_bits(bits).into();
+        }
+        Ipv4Addr::from_bits((bits >> 96) as u32).into()
+    }
+
     /// The definition, word for word, without a trie.
-    fn naive(entries: &[(Ipv4Net, Target)], address: Ipv4Addr) -> Lookup {
-        let holds = |it: &&(Ipv4Net, Target)| it.0.contains(&address);
+    fn naive(entries: &[(IpNet, Target)], address: IpAddr) -> Lookup {
+        let same = |it: &&(IpNet, Target)| it.0.addr().is_ipv4() == address.is_ipv4();
+        let holds = |it: &&(IpNet, Target)| it.0.contains(&address);
         let route = entries
             .iter()
             .filter(holds)
@@ -384,9 +420,10 @@ mod tests {
         // The fewest leading bits under which no address has another answer.
         let excluded = entries
             .iter()
+            .filter(same)
             .filter(|it| it.0.prefix_len() > length)
             .map(|(prefix, _)| {
-                let common = (prefix.addr().to_bits() ^ address.to_bits()).leading_zeros() as u8;
+                let common = (bits(prefix.addr()) ^ bits(address)).leading_zeros() as u8;
                 common + 1
             });
         Lookup {
@@ -395,13 +432,14 @@ mod tests {
         }
     }
 
-    fn prefixes() -> impl Strategy<Value = Vec<(Ipv4Net, Target)>> {
+    fn prefixes() -> impl Strategy<Value = Vec<(IpNet, Target)>> {
         // Few values in few bits, so that prefixes nest and touch.
-        let prefix =
-            (prop_oneof![0_u32..64, any::<u32>()], 0_u8..=32).prop_map(|(bits, length)| {
-                let address = Ipv4Addr::from_bits(bits.rotate_right(6));
-                Ipv4Net::new(address, length).unwrap().trunc()
-            });
+        let near = prop_oneof![0_u128..64, any::<u128>()];
+        let prefix = (any::<bool>(), near, any::<u8>()).prop_map(|(is_v6, bits, length)| {
+            let address = address(is_v6, bits.rotate_right(6));
+            let longest = if is_v6 { 128 } else { 32 };
+            IpNet::new(address, length % (longest + 1)).unwrap().trunc()
+        });
         proptest::collection::btree_set(prefix, 0..24)
             .prop_map(|set| set.into_iter().map(|it| (it, Target::Blackhole)).collect())
     }
@@ -410,21 +448,35 @@ mod tests {
         #[test]
         fn lookups_agree_with_the_definition(
             entries in prefixes(),
-            near in 0_u32..64,
-            noise in prop_oneof![Just(0), any::<u32>()],
+            is_v6: bool,
+            near in 0_u128..64,
+            noise in prop_oneof![Just(0), any::<u128>()],
         ) {
-            let address = Ipv4Addr::from_bits(near.rotate_right(6) ^ (noise >> 6));
+            let address = address(is_v6, near.rotate_right(6) ^ (noise >> 6));
             let table = RoutingTable::from_entries(entries.clone());
             prop_assert_eq!(table.lookup(address), naive(&entries, address));
         }
 
         #[test]
-        fn the_bits_prove_the_answer(entries in prefixes(), address: u32, other: u32) {
+        fn the_bits_prove_the_answer(entries in prefixes(), is_v6: bool, one: u128, other: u128) {
             let table = RoutingTable::from_entries(entries);
-            let lookup = table.lookup(Ipv4Addr::from_bits(address));
-            let mask = u32::MAX.checked_shl(32 - u32::from(lookup.bits)).unwrap_or(0);
-            let alike = Ipv4Addr::from_bits(address & mask | other & !mask);
+            let lookup = table.lookup(address(is_v6, one));
+            let mask = u128::MAX.checked_shl(128 - u32::from(lookup.bits)).unwrap_or(0);
+            let alike = address(is_v6, one & mask | other & !mask);
             prop_assert_eq!(table.lookup(alike), lookup);
         }
+    }
+
+    #[test]
+    fn families_share_nothing() {
+        let table = table(&["0.0.0.0/0", "fd00:1::/64", "fd00:1::/48", "fd00:2::/64"]);
+        let near = (Some("fd00:1::/64".into()), 64);
+        assert_eq!(found(&table, "fd00:1::b"), near);
+        assert_eq!(
+            found(&table, "fd00:1:0:1::b"),
+            (Some("fd00:1::/48".into()), 64)
+        );
+        assert_eq!(found(&table, "fd00:3::b"), (None, 32));
+        assert_eq!(found(&table, "10.0.0.1"), (Some("0.0.0.0/0".into()), 0));
     }
 }

@@ -7,10 +7,11 @@
 //! | enter | `device/port.rs` | the workload's port exists and is up | ingress port |
 //! | learn | `device/bridge.rs` | the source MAC, on a port without addresses | source MAC |
 //! | ARP | `device/bridge.rs` | requests for declared addresses are answered | operation, target, sender |
+//! | ND | `device/bridge.rs` | likewise; routers advertise themselves | of packets to groups protocol, ICMP type |
 //! | switch | `device/bridge.rs` | the egress port, or a flood | destination MAC |
 //! | accept | `device/router.rs` | the frame is for the router's port | destination MAC, VLAN tag or not |
-//! | serve | `device/router.rs` | ARP and pings for the router itself | operation; protocol, ICMP type |
-//! | route | `device/router.rs` | the egress port and next hop; TTL | bits of the destination address |
+//! | serve | `device/router.rs` | ARP, ND and pings for the router itself | operation; protocol, ICMP type |
+//! | route | `device/router.rs` | the egress port and next hop; TTL | bits of the destination address; of an IPv6 source 10 bits |
 //! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
 //! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |
 //!
@@ -21,15 +22,16 @@ use crate::device::{self, router};
 use crate::flow_state::{FlowState, StateEntry};
 use crate::id::{BridgeId, PortId, RouterId};
 use crate::mac::Mac;
+use crate::model::DeviceId;
 use crate::packet::{Entry, Packet};
 use crate::route::Inactive;
 use crate::snapshot::Snapshot;
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use crate::walk::{Next, Walk};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use weft_common::{DropReason, FlowKey};
 
 /// Devices that a packet may cross.
@@ -80,7 +82,7 @@ pub enum Verdict {
         /// The router's port to which the next hop is connected.
         router_port: PortId,
         /// The next hop.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -92,16 +94,16 @@ pub enum Cause {
         /// Its router.
         router: RouterId,
         /// Its prefix.
-        to: Ipv4Net,
+        to: IpNet,
     },
     /// A static route that isn't used, where no other leads.
     InactiveRoute {
         /// Its router.
         router: RouterId,
         /// Its prefix.
-        to: Ipv4Net,
+        to: IpNet,
         /// Its next hop.
-        via: Ipv4Addr,
+        via: IpAddr,
         /// Why it isn't used.
         why: Inactive,
     },
@@ -168,11 +170,25 @@ pub fn simulate(
 }
 
 /// The question who has `address`, asked out of a router's port; for asking again while packets wait.
-/// None when the port isn't there, or has no IPv4 address.
-pub fn arp_request(
-    snapshot: &Snapshot,
-    router_port: PortId,
-    address: Ipv4Addr,
-) -> Option<Emission> {
-    router::arp_request(snapshot.port(router_port)?, address)
+/// None when the port isn't there, or has no address of that family.
+pub fn ask(snapshot: &Snapshot, router_port: PortId, address: IpAddr) -> Option<Emission> {
+    router::ask(snapshot.port(router_port)?, address)
+}
+
+/// What routers say of themselves, unasked, to the workload on an exterior port (RFC 4861, 6.2.4).
+pub fn advertisements(snapshot: &Snapshot, port: PortId) -> Vec<Emission> {
+    let to = Origin::ToPort(port);
+    let Some(port) = snapshot.port(port).filter(|it| it.admin_up) else {
+        return Vec::new();
+    };
+    match port.device {
+        DeviceId::Bridge(bridge) => match snapshot.flood_domain_of(bridge) {
+            Some(domain) => router::advertisements(snapshot, domain, to),
+            None => Vec::new(),
+        },
+        DeviceId::Router(_) => {
+            let made = router::advertisement(port, snapshot.overlay_mtu(), to);
+            made.into_iter().collect()
+        }
+    }
 }

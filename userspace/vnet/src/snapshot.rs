@@ -7,7 +7,7 @@ use crate::mac::Mac;
 use crate::model::{DeviceId, Model, Port};
 use crate::route::RoutingTable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -33,8 +33,8 @@ pub struct FloodDomain {
     pub router_ports: Vec<PortId>,
     /// MACs that are known without learning.
     pub seeds: BTreeMap<Mac, Seed>,
-    /// IPv4 addresses that are known without asking.
-    pub addresses: BTreeMap<Ipv4Addr, Seed>,
+    /// Addresses that are known without asking: declared ones, and the link-local ones of router ports.
+    pub addresses: BTreeMap<IpAddr, Seed>,
 }
 
 /// An address that the topology itself declares.
@@ -56,6 +56,7 @@ pub struct Snapshot {
     domains: BTreeMap<BridgeId, FloodDomain>,
     domain_of: BTreeMap<BridgeId, BridgeId>,
     tables: BTreeMap<RouterId, RoutingTable>,
+    overlay_mtu: Option<u16>,
 }
 
 impl Snapshot {
@@ -80,7 +81,20 @@ impl Snapshot {
             domains,
             domain_of,
             tables,
+            overlay_mtu: None,
         }
+    }
+
+    /// The same, where the tunnels of this host carry packets of so many bytes. No flow depends on it: it is only
+    /// told to workloads.
+    pub fn with_overlay_mtu(mut self, mtu: Option<u16>) -> Snapshot {
+        self.overlay_mtu = mtu;
+        self
+    }
+
+    /// Largest packet that every tunnel of this host carries, in bytes; none while there are no tunnels.
+    pub fn overlay_mtu(&self) -> Option<u16> {
+        self.overlay_mtu
     }
 
     /// The topology that it was built from.
@@ -221,7 +235,8 @@ fn build_domains(
         };
         // A MAC that two bridges of a domain declare belongs to the first by id, on every host alike.
         domain.seeds.entry(owner.mac).or_insert(seed);
-        for address in owner.ipv4_addresses() {
+        let declared = owner.addresses.iter().map(|own| own.address);
+        for address in declared.chain(owner.link_local().map(IpAddr::V6)) {
             domain.addresses.entry(address).or_insert(seed);
         }
     }

@@ -10,7 +10,7 @@ use crate::snapshot::{FloodDomain, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Something that a decision may depend on. Bridges in tags about addresses and floods are flood domains.
@@ -25,10 +25,10 @@ pub enum Tag {
     Router(RouterId),
     /// Where a MAC is, seeded or learned, or that nobody knows.
     Mac(BridgeId, Mac),
-    /// Whose an IPv4 address is by declaration, or that it is nobody's.
-    Address(BridgeId, Ipv4Addr),
+    /// Whose an address is by declaration, or that it is nobody's.
+    Address(BridgeId, IpAddr),
     /// What a router's port learned about a next hop, or that it learned nothing.
-    Neighbour(PortId, Ipv4Addr),
+    Neighbour(PortId, IpAddr),
     /// Where the port is live, and its tunnel key.
     Activity(PortId),
     /// Who gets floods of this domain.

@@ -13,11 +13,11 @@ use crate::snapshot::Snapshot;
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_common::DropReason;
 use weft_common::frame::protocol;
 use weft_common::key::{Fragment, Network, VLAN_PRESENT};
-use weft_wire::Arp;
+use weft_wire::{Arp, Nd, NdError};
 
 /// Where the packet goes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,11 @@ impl<'a, T: TraceSink> Walk<'a, T> {
 
     /// ICMP type and code; none for other packets and later fragments.
     pub(crate) fn icmp_type(&mut self) -> Option<(u8, u8)> {
-        if self.protocol() != protocol::ICMP || self.fragment() == Fragment::Later {
+        let number = match self.network() {
+            Network::Ipv6 => protocol::ICMPV6,
+            _ => protocol::ICMP,
+        };
+        if self.protocol() != number || self.fragment() == Fragment::Later {
             return None;
         }
         self.mask.l4_src();
@@ -138,14 +142,50 @@ impl<'a, T: TraceSink> Walk<'a, T> {
 
     /// Whole IPv4 destination, or ARP target address.
     pub(crate) fn dst_v4(&mut self) -> Ipv4Addr {
-        self.dst_v4_by(|address| (address, 32))
+        self.mask.dst_v4(u32::MAX);
+        self.packet.key.dst_v4().into()
     }
 
-    /// Something about the IPv4 destination, for which `decide` needed that many leading bits.
-    pub(crate) fn dst_v4_by<R>(&mut self, decide: impl FnOnce(Ipv4Addr) -> (R, u8)) -> R {
-        let (result, bits) = decide(self.packet.key.dst_v4().into());
-        self.mask.dst_v4(prefix_bits(bits));
+    /// Whole source of an IP packet.
+    pub(crate) fn src_ip(&mut self) -> IpAddr {
+        if self.network() == Network::Ipv6 {
+            self.mask.src_v6(128);
+            return Ipv6Addr::from_octets(self.packet.key.src).into();
+        }
+        self.src_v4().into()
+    }
+
+    /// Whole destination of an IP packet.
+    pub(crate) fn dst_ip(&mut self) -> IpAddr {
+        self.dst_by(|address| (address, 128))
+    }
+
+    /// Something about the IP destination, for which `decide` needed that many leading bits.
+    pub(crate) fn dst_by<R>(&mut self, decide: impl FnOnce(IpAddr) -> (R, u8)) -> R {
+        let (result, bits) = decide(self.shown_dst());
+        match self.network() {
+            Network::Ipv6 => self.mask.dst_v6(bits),
+            _ => self.mask.dst_v4(prefix_bits(bits)),
+        }
         result
+    }
+
+    /// The destination of an IP packet, to be told and not to decide by.
+    pub(crate) fn shown_dst(&self) -> IpAddr {
+        match self.network() {
+            Network::Ipv6 => Ipv6Addr::from_octets(self.packet.key.dst).into(),
+            _ => Ipv4Addr::from(self.packet.key.dst_v4()).into(),
+        }
+    }
+
+    /// Whether the IPv6 source may be seen beyond its own link: no link-local address, no group, not the unspecified
+    /// address (RFC 4291, 2.5.2, 2.5.6 and 2.7).
+    pub(crate) fn src_v6_is_global(&mut self) -> bool {
+        let source = Ipv6Addr::from_octets(self.packet.key.src);
+        // The first 10 bits tell, but for what begins with zeros: one length, so that there is one mask.
+        let leading = source.to_bits() >> 118;
+        self.mask.src_v6(if leading == 0 { 128 } else { 10 });
+        !source.is_unspecified() && !source.is_multicast() && !source.is_unicast_link_local()
     }
 
     /// Whether an ARP packet speaks of its sender's own address (RFC 5227, 3). One differing bit would show that
@@ -160,8 +200,14 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         Arp::parse(self.packet.network_bytes()).ok()
     }
 
-    /// The IPv4 packet itself, for an answer: no flow comes of it.
-    pub(crate) fn ipv4_bytes(&mut self) -> &'a [u8] {
+    /// The packet of neighbour discovery itself; likewise.
+    pub(crate) fn nd(&mut self) -> Result<Nd, NdError> {
+        self.install = false;
+        Nd::parse(self.packet.network_bytes())
+    }
+
+    /// The IP packet itself, for an answer: no flow comes of it.
+    pub(crate) fn ip_bytes(&mut self) -> &'a [u8] {
         self.install = false;
         self.packet.network_bytes()
     }
@@ -208,7 +254,7 @@ impl<'a, T: TraceSink> Walk<'a, T> {
     }
 
     /// The packet has to wait until a next hop is known.
-    pub(crate) fn wait(&mut self, router_port: PortId, address: Ipv4Addr) -> Next {
+    pub(crate) fn wait(&mut self, router_port: PortId, address: IpAddr) -> Next {
         self.install = false;
         Next::Done(Verdict::Wait {
             router_port,

@@ -1,8 +1,8 @@
 //! From a packet that a person typed to the frame that a real workload would send.
 //!
 //! No state. Called for `weft trace`, by the tests and by what-if commands. The forms are those of INTERFACE.md:
-//! `tcp 10.0.1.11:40000 > 10.0.2.11:80 [syn]`, `udp A:PORT > B:PORT`, `icmp A > B echo`, `arp A who-has B`; the
-//! IP forms may end in `ttl N`.
+//! `tcp 10.0.1.11:40000 > 10.0.2.11:80 [syn]`, `udp A:PORT > B:PORT`, `icmp A > B echo`, `arp A who-has B` and
+//! `nd A who-has B`; the IP forms may end in `ttl N`. IPv6 with ports is written `[fd00:1::b]:80`.
 
 use crate::flow_state::FlowState;
 use crate::id::PortId;
@@ -10,10 +10,11 @@ use crate::mac::Mac;
 use crate::model::{DeviceId, Port};
 use crate::snapshot::{FloodDomain, Snapshot};
 use etherparse::PacketBuilder;
-use ipnet::Ipv4Net;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use weft_wire::Arp;
+use weft_wire::ndp::solicited_node;
+use weft_wire::{Arp, Nd};
 
 /// TTL of most systems.
 const TTL_DEFAULT: u8 = 64;
@@ -44,20 +45,20 @@ pub enum TextError {
         /// Its id.
         port: PortId,
     },
-    /// A workload would ask by ARP, and nobody is known to answer.
+    /// A workload would ask by ARP or neighbour discovery, and nobody is known to answer.
     #[error(
-        "nobody is known to have {address} on this network: send an ARP packet, or give the frame in hex"
+        "nobody is known to have {address} on this network: send an ARP or ND packet, or give the frame in hex"
     )]
     UnknownNeighbour {
         /// Who is asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
 /// The frame that the workload on `port` would send for `text`, with valid checksums.
 ///
 /// Its source is the port's MAC. Its destination is that of the IP destination where that is in the same subnet,
-/// else that of the router's port in the sender's subnet; for ARP everyone.
+/// else that of the router's port in the sender's subnet; for ARP everyone, for ND the target's group.
 ///
 /// # Errors
 /// [`TextError`], with the column where the text is wrong.
@@ -74,21 +75,36 @@ pub fn frame_for(
         state,
         port,
     };
-    if let Body::Arp = request.body {
-        let source = ends.source(request.source);
-        let arp = Arp::request(source.0, request.source, request.destination);
-        return Ok(arp.frame(Mac::BROADCAST.0));
+    let source = ends.source(request.source());
+    match request {
+        Request::Arp { sender, target } => {
+            let arp = Arp::request(source.0, sender, target);
+            Ok(arp.frame(Mac::BROADCAST.0))
+        }
+        Request::Nd { sender, target } => {
+            let group = Mac::of_group(solicited_node(target));
+            Ok(Nd::solicitation(sender, source.0, target).frame(group.0, source.0))
+        }
+        Request::Ip(packet) => {
+            let destination = ends.destination(packet.source, packet.destination)?;
+            Ok(packet.frame(source, destination))
+        }
     }
-    let source = ends.source(request.source);
-    let destination = ends.destination(request.source, request.destination)?;
-    Ok(request.frame(source, destination))
 }
 
 /// A packet as typed.
 #[derive(Clone, Copy, Debug)]
-struct Request {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+enum Request {
+    Arp { sender: Ipv4Addr, target: Ipv4Addr },
+    Nd { sender: Ipv6Addr, target: Ipv6Addr },
+    Ip(IpPacket),
+}
+
+/// An IP packet as typed; both addresses are of one family.
+#[derive(Clone, Copy, Debug)]
+struct IpPacket {
+    source: IpAddr,
+    destination: IpAddr,
     ttl: u8,
     body: Body,
 }
@@ -106,7 +122,6 @@ enum Body {
     },
     Echo,
     EchoReply,
-    Arp,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,12 +134,25 @@ struct TcpFlags {
 }
 
 impl Request {
+    fn source(&self) -> IpAddr {
+        match *self {
+            Request::Arp { sender, .. } => sender.into(),
+            Request::Nd { sender, .. } => sender.into(),
+            Request::Ip(IpPacket { source, .. }) => source,
+        }
+    }
+}
+
+impl IpPacket {
     fn frame(&self, source: Mac, destination: Mac) -> Vec<u8> {
-        let ip = PacketBuilder::ethernet2(source.0, destination.0).ipv4(
-            self.source.octets(),
-            self.destination.octets(),
-            self.ttl,
-        );
+        let ethernet = PacketBuilder::ethernet2(source.0, destination.0);
+        let ip = match (self.source, self.destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                ethernet.ipv4(from.octets(), to.octets(), self.ttl)
+            }
+            (from, to) => ethernet.ipv6(v6_octets(from), v6_octets(to), self.ttl),
+        };
+        let is_v4 = self.source.is_ipv4();
         let mut frame = Vec::new();
         let written = match self.body {
             Body::Tcp {
@@ -148,18 +176,30 @@ impl Request {
                 source,
                 destination,
             } => ip.udp(source, destination).write(&mut frame, &[]),
+            Body::Echo if !is_v4 => ip
+                .icmpv6_echo_request(PING_IDENTIFIER, PING_SEQUENCE)
+                .write(&mut frame, PING_DATA),
+            Body::EchoReply if !is_v4 => ip
+                .icmpv6_echo_reply(PING_IDENTIFIER, PING_SEQUENCE)
+                .write(&mut frame, PING_DATA),
             Body::Echo => ip
                 .icmpv4_echo_request(PING_IDENTIFIER, PING_SEQUENCE)
                 .write(&mut frame, PING_DATA),
             Body::EchoReply => ip
                 .icmpv4_echo_reply(PING_IDENTIFIER, PING_SEQUENCE)
                 .write(&mut frame, PING_DATA),
-            // Never asked for: `frame_for` makes these itself.
-            Body::Arp => Ok(()),
         };
         // Writing into memory fails only for payloads that are too long.
         debug_assert!(written.is_ok(), "{written:?}");
         frame
+    }
+}
+
+/// An address as IPv6 carries it.
+fn v6_octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(it) => it.to_ipv6_mapped().octets(),
+        IpAddr::V6(it) => it.octets(),
     }
 }
 
@@ -171,10 +211,10 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    fn source(&self, address: Ipv4Addr) -> Mac {
+    fn source(&self, address: IpAddr) -> Mac {
         match self.port.device {
             DeviceId::Bridge(_) => self.port.mac,
-            // Outside of a router's port is a machine of which only ARP has told.
+            // Outside of a router's port is a machine of which only ARP and ND have told.
             DeviceId::Router(_) => {
                 let known = |id, its| (id == self.port.id).then_some(its);
                 let exact = self.state.neighbour(self.port.id, address);
@@ -189,13 +229,15 @@ impl Ends<'_> {
         }
     }
 
-    fn destination(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Result<Mac, TextError> {
+    fn destination(&self, source: IpAddr, destination: IpAddr) -> Result<Mac, TextError> {
         let DeviceId::Bridge(bridge) = self.port.device else {
             return Ok(self.port.mac);
         };
         let unknown = |address| TextError::UnknownNeighbour { address };
-        if destination.is_broadcast() {
-            return Ok(Mac::BROADCAST);
+        match destination {
+            IpAddr::V4(it) if it.is_broadcast() => return Ok(Mac::BROADCAST),
+            IpAddr::V6(it) if it.is_multicast() => return Ok(Mac::of_group(it)),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
         }
         let domain = self
             .snapshot
@@ -211,32 +253,30 @@ impl Ends<'_> {
 
     /// The MAC of the router's port in the sender's subnet, unless the destination is in it, too. A sender
     /// with an address of elsewhere uses the gateway that the port's own address would use.
-    fn gateway(
-        &self,
-        domain: &FloodDomain,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-    ) -> Option<Mac> {
-        let sources = [source].into_iter().chain(self.port.ipv4_addresses());
+    fn gateway(&self, domain: &FloodDomain, source: IpAddr, destination: IpAddr) -> Option<Mac> {
+        let own = self.port.addresses.iter().map(|own| own.address);
+        let same_family = own.filter(|own| own.is_ipv4() == destination.is_ipv4());
+        let sources = [source].into_iter().chain(same_family);
         let (gateway, network) = sources
             .into_iter()
             .find_map(|it| self.router_of(domain, it))?;
-        (!network.contains(&destination)).then_some(gateway)
+        let is_near = network.contains(&destination) || is_link_local(destination);
+        (!is_near).then_some(gateway)
     }
 
     /// The router port in whose prefix an address is: its MAC and the prefix.
-    fn router_of(&self, domain: &FloodDomain, address: Ipv4Addr) -> Option<(Mac, Ipv4Net)> {
+    fn router_of(&self, domain: &FloodDomain, address: IpAddr) -> Option<(Mac, IpNet)> {
         let ports = domain
             .router_ports
             .iter()
             .filter_map(|id| self.snapshot.port(*id));
-        let networks = ports.flat_map(|port| port.ipv4_networks().map(|it| (port.mac, it)));
+        let networks = ports.flat_map(|port| port.networks().map(|it| (port.mac, it)));
         networks
             .filter(|(_, network)| network.contains(&address))
             .max_by_key(|(_, network)| network.prefix_len())
     }
 
-    fn neighbour(&self, domain: &FloodDomain, address: Ipv4Addr) -> Option<Mac> {
+    fn neighbour(&self, domain: &FloodDomain, address: IpAddr) -> Option<Mac> {
         let declared = domain.addresses.get(&address).map(|seed| seed.mac);
         let heard = || {
             domain
@@ -246,6 +286,10 @@ impl Ends<'_> {
         };
         declared.or_else(heard)
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(it) if it.is_unicast_link_local())
 }
 
 /// The words of a text, each with its column.
@@ -275,7 +319,7 @@ impl<'a> Words<'a> {
     }
 
     fn packet(mut self) -> Result<Request, TextError> {
-        const KINDS: &str = "`tcp`, `udp`, `icmp` or `arp`";
+        const KINDS: &str = "`tcp`, `udp`, `icmp`, `arp` or `nd`";
         let request = match self.take(KINDS)? {
             (_, "tcp") => {
                 let (source, destination) = self.sockets()?;
@@ -286,7 +330,7 @@ impl<'a> Words<'a> {
                     destination: to,
                     flags,
                 };
-                self.ip(*source.ip(), *destination.ip(), body)?
+                self.ip(source.ip(), destination.ip(), body)?
             }
             (_, "udp") => {
                 let (source, destination) = self.sockets()?;
@@ -294,21 +338,21 @@ impl<'a> Words<'a> {
                     source: source.port(),
                     destination: destination.port(),
                 };
-                self.ip(*source.ip(), *destination.ip(), body)?
+                self.ip(source.ip(), destination.ip(), body)?
             }
             (_, "icmp") => {
-                let (source, destination) = self.pair(">", "`>`", "an IPv4 address")?;
+                let (source, destination) = self.pair(">", "`>`", "an IP address")?;
+                self.same_family(source, destination)?;
                 let body = self.icmp()?;
                 self.ip(source, destination, body)?
             }
             (_, "arp") => {
-                let (source, destination) = self.pair("who-has", "`who-has`", "an IPv4 address")?;
-                Request {
-                    source,
-                    destination,
-                    ttl: 0,
-                    body: Body::Arp,
-                }
+                let (sender, target) = self.pair("who-has", "`who-has`", "an IPv4 address")?;
+                Request::Arp { sender, target }
+            }
+            (_, "nd") => {
+                let (sender, target) = self.pair("who-has", "`who-has`", "an IPv6 address")?;
+                Request::Nd { sender, target }
             }
             (column, word) => return Err(wrong(column, KINDS, word)),
         };
@@ -320,20 +364,20 @@ impl<'a> Words<'a> {
 
     fn ip(
         &mut self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
         body: Body,
     ) -> Result<Request, TextError> {
         let mut ttl = TTL_DEFAULT;
         if self.skip("ttl") {
             ttl = self.parse("a TTL from 0 to 255")?;
         }
-        Ok(Request {
+        Ok(Request::Ip(IpPacket {
             source,
             destination,
             ttl,
             body,
-        })
+        }))
     }
 
     fn icmp(&mut self) -> Result<Body, TextError> {
@@ -351,8 +395,25 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn sockets(&mut self) -> Result<(SocketAddrV4, SocketAddrV4), TextError> {
-        self.pair(">", "`>`", "ADDRESS:PORT, like 10.0.1.11:40000")
+    fn sockets(&mut self) -> Result<(SocketAddr, SocketAddr), TextError> {
+        let expected = "ADDRESS:PORT, like 10.0.1.11:40000 or [fd00:1::b]:40000";
+        let (source, destination): (SocketAddr, SocketAddr) = self.pair(">", "`>`", expected)?;
+        self.same_family(source.ip(), destination.ip())?;
+        Ok((source, destination))
+    }
+
+    /// Refuses a destination, the word just taken, of another family than the source.
+    fn same_family(&self, source: IpAddr, destination: IpAddr) -> Result<(), TextError> {
+        if source.is_ipv4() == destination.is_ipv4() {
+            return Ok(());
+        }
+        let expected = if source.is_ipv4() {
+            "an IPv4 address, as the source is one"
+        } else {
+            "an IPv6 address, as the source is one"
+        };
+        let (column, word) = self.words[self.next - 1];
+        Err(wrong(column, expected, word))
     }
 
     fn pair<V: FromStr>(
@@ -522,15 +583,15 @@ mod tests {
         let cases = [
             (
                 "",
-                "column 1: expected `tcp`, `udp`, `icmp` or `arp`, found the end",
+                "column 1: expected `tcp`, `udp`, `icmp`, `arp` or `nd`, found the end",
             ),
             (
                 "sctp 1",
-                "column 1: expected `tcp`, `udp`, `icmp` or `arp`, found `sctp`",
+                "column 1: expected `tcp`, `udp`, `icmp`, `arp` or `nd`, found `sctp`",
             ),
             (
                 "icmp 10.0.1.300 > 1",
-                "column 6: expected an IPv4 address, found `10.0.1.300`",
+                "column 6: expected an IP address, found `10.0.1.300`",
             ),
             (
                 "icmp 10.0.1.11  10.0.1.12",
@@ -538,7 +599,7 @@ mod tests {
             ),
             (
                 "icmp 10.0.1.11 >",
-                "column 17: expected an IPv4 address, found the end",
+                "column 17: expected an IP address, found the end",
             ),
             (
                 "icmp 10.0.1.11 > 10.0.1.12 pong",
@@ -546,7 +607,7 @@ mod tests {
             ),
             (
                 "udp 10.0.1.11 > 10.0.1.12:2",
-                "column 5: expected ADDRESS:PORT, like 10.0.1.11:40000, found `10.0.1.11`",
+                "column 5: expected ADDRESS:PORT, like 10.0.1.11:40000 or [fd00:1::b]:40000, found `10.0.1.11`",
             ),
             (
                 "arp 10.0.1.11 has 10.0.1.12",

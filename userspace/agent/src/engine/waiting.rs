@@ -2,11 +2,11 @@
 
 use super::Engine;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use weft_common::DropReason;
 use weft_common::limits::{WAITING_MAX, WAITING_PER_NEIGHBOUR_MAX};
 use weft_datapath::{Datapath, HeldPacket};
-use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, arp_request};
+use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, ask};
 
 /// Requests for one next hop, about a second apart, before its packets are dropped.
 const REQUESTS_MAX: u32 = 3;
@@ -19,7 +19,7 @@ struct Queue {
 }
 
 /// A next hop: the router's port, and the address that is asked for there.
-pub(super) type NextHop = (PortId, Ipv4Addr);
+pub(super) type NextHop = (PortId, IpAddr);
 
 /// A packet with the place where it entered; the index is 0 for one that the network made.
 pub(super) struct Held {
@@ -68,7 +68,7 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn ask(&mut self, (router_port, address): NextHop) {
-        let request = arp_request(&self.snapshot, router_port, address);
+        let request = ask(&self.snapshot, router_port, address);
         self.emit_all(request.as_slice(), 0);
     }
 

@@ -2,6 +2,7 @@
 //! from YAML. References between them are not followed here; `plan` does that against the
 //! topology that exists.
 
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -408,7 +409,7 @@ fn addresses(
 fn bridge_address(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<PortAddress>> {
     let expected = "an IPv4 or IPv6 address like 10.0.1.11";
     let text = reader.text(node, expected)?;
-    if let Ok(net) = text.parse::<ipnet::IpNet>() {
+    if let Ok(net) = text.parse::<IpNet>() {
         let expected = format!("an address without a prefix length: {}", net.addr());
         return reader.expected(node, &expected);
     }
@@ -426,20 +427,13 @@ fn bridge_address(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<PortAd
 }
 
 fn router_address(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<PortAddress>> {
-    let expected = "an IPv4 address with a prefix length like 10.0.1.1/24";
+    let expected = "an address with a prefix length like 10.0.1.1/24 or fd00:1::1/64";
     let text = reader.text(node, expected)?;
     if let Ok(address) = text.parse::<IpAddr>() {
         let bits = if address.is_ipv4() { 24 } else { 64 };
         return reader.expected(node, &format!("a prefix length, too: {address}/{bits}"));
     }
-    let net: Spanned<ipnet::IpNet> = reader.parsed(node, expected)?;
-    if let ipnet::IpNet::V6(v6) = net.value {
-        reader.later(
-            node.span,
-            &format!("an IPv6 address of a router port (`{v6}`)"),
-        );
-        return None;
-    }
+    let net: Spanned<IpNet> = reader.parsed(node, expected)?;
     let address = net.value.addr();
     if address.is_unspecified() || address.is_multicast() {
         return reader.expected(node, "the address of one station");
@@ -486,9 +480,7 @@ fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Route>> {
             reader.report(span, "found both `via` and `action`, expected one");
             None
         }
-        (Some(via), None) => reader
-            .ipv4(via, "routing")
-            .map(|address| RouteAction::Via(address.value)),
+        (Some(via), None) => next_hop(reader, via, to.as_ref().map(|to| to.value)),
         (None, Some(action)) => route_action(reader, action),
         (None, None) => {
             reader.report(
@@ -510,6 +502,20 @@ fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Route>> {
         },
         node.span,
     ))
+}
+
+/// A next hop of the family of the route's prefix.
+fn next_hop(reader: &mut Reader<'_>, node: &Node, to: Option<IpNet>) -> Option<RouteAction> {
+    let expected = match to {
+        None => "an IP address like 10.0.1.1 or fd00:1::1",
+        Some(IpNet::V4(_)) => "an IPv4 address like 10.0.1.1",
+        Some(IpNet::V6(_)) => "an IPv6 address like fd00:1::1",
+    };
+    let address: Spanned<IpAddr> = reader.parsed(node, expected)?;
+    if to.is_some_and(|to| to.addr().is_ipv4() != address.value.is_ipv4()) {
+        return reader.expected(node, expected);
+    }
+    Some(RouteAction::Via(address.value))
 }
 
 fn route_action(reader: &mut Reader<'_>, node: &Node) -> Option<RouteAction> {

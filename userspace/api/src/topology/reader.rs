@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::mistake::{Mistake, Span, Spanned};
 use super::yaml::{Node, Source, Value, brief};
@@ -231,15 +231,10 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// An IPv4 prefix without host bits.
-    pub(crate) fn prefix(&mut self, node: &Node) -> Option<Spanned<Ipv4Net>> {
-        let expected = "an IPv4 prefix like 10.0.1.0/24";
-        let text = self.text(node, expected)?;
-        if text.parse::<ipnet::Ipv6Net>().is_ok() || text.parse::<std::net::Ipv6Addr>().is_ok() {
-            self.later(node.span, &format!("routing IPv6 (`{text}`)"));
-            return None;
-        }
-        let prefix: Spanned<Ipv4Net> = self.parsed(node, expected)?;
+    /// A prefix without host bits.
+    pub(crate) fn prefix(&mut self, node: &Node) -> Option<Spanned<IpNet>> {
+        let expected = "a prefix like 10.0.1.0/24 or fd00:1::/64";
+        let prefix: Spanned<IpNet> = self.parsed(node, expected)?;
         if prefix.value != prefix.value.trunc() {
             let expected = format!("a prefix without host bits: {}", prefix.value.trunc());
             return self.expected(node, &expected);

@@ -1,4 +1,5 @@
-//! The bridge: switches by destination MAC, floods what nobody knows, answers ARP for declared addresses.
+//! The bridge: switches by destination MAC, floods what nobody knows, answers ARP and neighbour solicitations for
+//! declared addresses, and solicitations for the routers behind it.
 //!
 //! Bridges that are joined by peerings (a flood domain) switch like one: what one of them knows, all know. VLAN
 //! tags are carried as they are. No state: MACs are in the snapshot (declared) and in the flow state (learned).
@@ -13,9 +14,11 @@ use crate::snapshot::{FloodDomain, Seed};
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use crate::walk::{Next, Walk};
+use std::net::{IpAddr, Ipv6Addr};
 use weft_common::DropReason;
 use weft_common::key::Network;
-use weft_wire::Operation;
+use weft_wire::ndp::Message;
+use weft_wire::{Nd, Operation};
 
 /// A frame came in at `ingress`, a port of `bridge`.
 pub(crate) fn receive<T: TraceSink>(
@@ -47,6 +50,15 @@ pub(crate) fn receive<T: TraceSink>(
         && at.walk.network() == Network::Arp
         && !at.walk.is_tagged()
         && let Some(end) = at.arp(port)
+    {
+        return end;
+    }
+    // What is for one machine is answered by that machine.
+    if outsider
+        && at.walk.network() == Network::Ipv6
+        && at.walk.dst_mac().is_group()
+        && !at.walk.is_tagged()
+        && let Some(end) = at.nd(port)
     {
         return end;
     }
@@ -106,8 +118,7 @@ impl<T: TraceSink> At<'_, '_, T> {
             return None;
         }
         let target = self.walk.dst_v4();
-        self.walk.depends_on(Tag::Address(self.domain.id, target));
-        let owner = self.domain.addresses.get(&target).copied();
+        let owner = self.owner(target.into());
         // An announcement, or the owner's own question, is for the others (RFC 5227, 2.3).
         if self.walk.is_gratuitous() {
             self.announced(port);
@@ -119,14 +130,15 @@ impl<T: TraceSink> At<'_, '_, T> {
         }
     }
 
+    /// Whose an address is by declaration.
+    fn owner(&mut self, address: IpAddr) -> Option<Seed> {
+        let domain = self.domain;
+        self.walk.depends_on(Tag::Address(domain.id, address));
+        domain.addresses.get(&address).copied()
+    }
+
     fn answer(&mut self, port: &Port, seed: Seed) -> Option<Next> {
-        self.tell(|model| {
-            format!(
-                "ARP answered: {} has it, {}",
-                model.port_path(seed.owner),
-                seed.mac
-            )
-        });
+        self.tell_answer("ARP", seed);
         if let Some(request) = self.walk.arp() {
             let asker = Mac(self.walk.packet.key.head.src_mac);
             let frame = request.answered_by(seed.mac.0).frame(asker.0);
@@ -134,13 +146,25 @@ impl<T: TraceSink> At<'_, '_, T> {
                 origin: Origin::ToPort(self.ingress),
                 frame,
             });
-            let asked = self.walk.snapshot.port(seed.owner);
-            if let Some(asked) = asked.filter(|it| is_router_port(it) && port.learns()) {
-                // It is about to be spoken to, so it will have to speak back.
-                router::learn(self.walk, asked, request.sender, Mac(request.sender_mac));
-            }
+            let sender = (request.sender.into(), Mac(request.sender_mac));
+            self.introduce(port, seed, sender);
         }
         Some(self.walk.answered())
+    }
+
+    /// A router that is asked for is about to be spoken to, so it will have to speak back.
+    fn introduce(&mut self, port: &Port, asked: Seed, (address, mac): (IpAddr, Mac)) {
+        let asked = self.walk.snapshot.port(asked.owner);
+        if let Some(asked) = asked.filter(|it| is_router_port(it) && port.learns()) {
+            router::learn(self.walk, asked, address, mac);
+        }
+    }
+
+    fn tell_answer(&mut self, protocol: &str, seed: Seed) {
+        self.tell(|model| {
+            let owner = model.port_path(seed.owner);
+            format!("{protocol} answered: {owner} has it, {}", seed.mac)
+        });
     }
 
     /// Routers hear that an address they know moved to another MAC; they learn nothing new from it.
@@ -148,14 +172,93 @@ impl<T: TraceSink> At<'_, '_, T> {
         if !port.learns() || self.domain.router_ports.is_empty() {
             return;
         }
-        let Some(arp) = self.walk.arp() else { return };
+        if let Some(arp) = self.walk.arp() {
+            self.moved(arp.sender.into(), Mac(arp.sender_mac));
+        }
+    }
+
+    fn moved(&mut self, address: IpAddr, mac: Mac) {
         for id in &self.domain.router_ports {
-            let known = self.walk.state.neighbour(*id, arp.sender).is_some();
-            self.walk.depends_on(Tag::Neighbour(*id, arp.sender));
+            let known = self.walk.state.neighbour(*id, address).is_some();
+            self.walk.depends_on(Tag::Neighbour(*id, address));
             if let Some(router_port) = self.walk.snapshot.port(*id).filter(|_| known) {
-                router::learn(self.walk, router_port, arp.sender, Mac(arp.sender_mac));
+                router::learn(self.walk, router_port, address, mac);
             }
         }
+    }
+
+    /// Neighbour discovery to a group: what the network knows is answered by it, what it doesn't is for all.
+    fn nd(&mut self, port: &Port) -> Option<Next> {
+        let (kind, _) = self.walk.icmp_type()?;
+        if !router::is_discovery(kind) {
+            return None;
+        }
+        let nd = match self.walk.nd() {
+            Ok(nd) => nd,
+            Err(error) => {
+                self.tell(|_| format!("bad neighbour discovery: {error}"));
+                let cause = Some(Cause::Port(self.ingress));
+                return Some(self.walk.drop_once(DropReason::BadNd, cause));
+            }
+        };
+        match nd.message {
+            Message::NeighbourSolicitation { target, source_mac } => {
+                // The owner's own probe is for the others: one of them may have the address, too.
+                let seed = self.owner(target.into())?;
+                (seed.owner != self.ingress)
+                    .then(|| self.answer_nd(port, seed, target, &nd, source_mac))
+            }
+            Message::NeighbourAdvertisement {
+                replaces: true,
+                target,
+                target_mac: Some(mac),
+                ..
+            } => {
+                if port.learns() {
+                    self.moved(target.into(), Mac(mac));
+                }
+                None
+            }
+            Message::RouterSolicitation { .. } => self.advertise(),
+            Message::NeighbourAdvertisement { .. } | Message::RouterAdvertisement(_) => None,
+        }
+    }
+
+    fn answer_nd(
+        &mut self,
+        port: &Port,
+        seed: Seed,
+        target: Ipv6Addr,
+        question: &Nd,
+        source_mac: Option<[u8; 6]>,
+    ) -> Next {
+        self.tell_answer("solicitation", seed);
+        let owner = self.walk.snapshot.port(seed.owner);
+        let asker = (question.source, Mac(self.walk.packet.key.head.src_mac));
+        let frame = router::answer(target, seed.mac, owner.is_some_and(is_router_port), asker);
+        self.walk.emit(Emission {
+            origin: Origin::ToPort(self.ingress),
+            frame,
+        });
+        if let Some(mac) = source_mac {
+            self.introduce(port, seed, (question.source.into(), Mac(mac)));
+        }
+        self.walk.answered()
+    }
+
+    /// Advertises the routers of the domain to who asks. Where there are none the question is for all.
+    fn advertise(&mut self) -> Option<Next> {
+        let (snapshot, to) = (self.walk.snapshot, Origin::ToPort(self.ingress));
+        for port in &self.domain.router_ports {
+            self.walk.depends_on(Tag::Port(*port));
+        }
+        let made = router::advertisements(snapshot, self.domain, to);
+        if made.is_empty() {
+            return None;
+        }
+        self.tell(|_| format!("{} routers advertised", made.len()));
+        made.into_iter().for_each(|it| self.walk.emit(it));
+        Some(self.walk.answered())
     }
 
     fn switch(&mut self) -> Next {

@@ -1,23 +1,26 @@
-//! The router: longest prefix match for IPv4, the next hop's MAC, TTL; ARP and pings for itself.
+//! The router: longest prefix match, the next hop's MAC, TTL; ARP, neighbour discovery and pings for itself.
 //!
 //! No state: routing tables and declared MACs are in the snapshot, learned neighbours in the flow state.
 
 mod local;
+mod nd;
 
 use crate::flow_state::StateEntry;
 use crate::id::{PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::{DeviceId, Model, Port};
-use crate::route::{Inactive, Lookup, RoutingTable, Target};
+use crate::route::{Inactive, Lookup, RoutingTable, Target, not_in_subnet};
 use crate::simulate::{Cause, Emission, Origin};
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use crate::walk::{Next, Walk};
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
 use weft_common::DropReason;
 use weft_common::key::Network;
 use weft_wire::Arp;
+
+pub(crate) use nd::{advertisement, advertisements, answer, is_discovery};
 
 /// A frame came in at `ingress`, a port of `router`.
 pub(crate) fn receive<T: TraceSink>(
@@ -33,7 +36,8 @@ pub(crate) fn receive<T: TraceSink>(
     let destination = walk.dst_mac();
     let network = walk.network();
     let for_all = network == Network::Arp && destination == Mac::BROADCAST;
-    if destination != port.mac && !for_all {
+    let for_group = network == Network::Ipv6 && destination.is_group();
+    if destination != port.mac && !for_all && !for_group {
         return walk.drop(DropReason::NotForRouter, Some(Cause::Port(ingress)));
     }
     if walk.is_tagged() {
@@ -47,15 +51,23 @@ pub(crate) fn receive<T: TraceSink>(
     };
     match network {
         Network::Arp => at.arp(),
-        Network::Ipv4 => at.route(),
-        Network::Ipv6 | Network::Other => at
+        Network::Ipv6 if for_group => at.group(),
+        Network::Ipv4 | Network::Ipv6 => at.route(),
+        Network::Other => at
             .walk
             .drop(DropReason::NotCarried, Some(Cause::Router(router))),
     }
 }
 
 /// The question who has `address`, out of this port.
-pub(crate) fn arp_request(port: &Port, address: Ipv4Addr) -> Option<Emission> {
+pub(crate) fn ask(port: &Port, address: IpAddr) -> Option<Emission> {
+    match address {
+        IpAddr::V4(address) => arp_request(port, address),
+        IpAddr::V6(address) => nd::solicitation(port, address),
+    }
+}
+
+fn arp_request(port: &Port, address: Ipv4Addr) -> Option<Emission> {
     let inside = port
         .ipv4_networks()
         .find(|network| network.contains(&address));
@@ -70,15 +82,12 @@ pub(crate) fn arp_request(port: &Port, address: Ipv4Addr) -> Option<Emission> {
 }
 
 /// Remembers a next hop of a router's port, unless the topology knows better.
-pub(crate) fn learn<T: TraceSink>(
-    walk: &mut Walk<'_, T>,
-    port: &Port,
-    address: Ipv4Addr,
-    mac: Mac,
-) {
+pub(crate) fn learn<T: TraceSink>(walk: &mut Walk<'_, T>, port: &Port, address: IpAddr, mac: Mac) {
     walk.depends_on(Tag::Neighbour(port.id, address));
-    let inside = port.ipv4_networks().any(|network| {
-        network.contains(&address) && address != network.addr() && address != network.broadcast()
+    let inside = port.networks().any(|network| {
+        let is_neighbour =
+            address != network.addr() && !not_in_subnet(network).contains(&Some(address));
+        network.contains(&address) && is_neighbour
     });
     let declared = walk.snapshot.attached_domain(port).is_some_and(|domain| {
         walk.depends_on(Tag::Address(domain.id, address));
@@ -128,7 +137,7 @@ enum Hop<'a> {
     },
     Unknown {
         port: &'a Port,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// It can't be reached, whatever is learned.
     Never {
@@ -140,13 +149,13 @@ enum Hop<'a> {
 impl<'a, T: TraceSink> At<'_, 'a, T> {
     fn route(&mut self) -> Next {
         let table = self.table;
-        let route = self.walk.dst_v4_by(|address| {
+        let route = self.walk.dst_by(|address| {
             let Lookup { route, bits } = table.lookup(address);
             (route, bits)
         });
         let Some((to, target)) = route else {
             // For the trace only: the bits that decided are in the mask already.
-            let destination = Ipv4Addr::from(self.walk.packet.key.dst_v4());
+            let destination = self.walk.shown_dst();
             self.tell(|_| format!("no route to {destination}"));
             return self
                 .walk
@@ -166,10 +175,14 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             Target::Blackhole => return self.walk.drop(DropReason::BlackholeRoute, cause),
             Target::Reject => return self.walk.drop(DropReason::RejectRoute, cause),
             // The destination itself is the next hop, so all of it decides.
-            Target::Connected { port } => (port, self.walk.dst_v4()),
+            Target::Connected { port } => (port, self.walk.dst_ip()),
             Target::Via { port, address } => (port, address),
         };
         self.tell(|model| format!("{to} is {}", describe(model, egress, next_hop, target)));
+        if self.walk.network() == Network::Ipv6 && !self.walk.src_v6_is_global() {
+            let cause = Some(Cause::Router(self.router));
+            return self.walk.drop(DropReason::BeyondScope, cause);
+        }
         match self.resolve(egress, next_hop) {
             Hop::Never { reason, port } => self.walk.drop(reason, Some(Cause::Port(port))),
             // After the drops: a flow that drops has no guard for the TTL.
@@ -184,9 +197,9 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 
     /// There is no route but one that isn't used.
-    fn no_route(&mut self, to: Ipv4Net, via: Ipv4Addr, why: Inactive) -> Next {
+    fn no_route(&mut self, to: IpNet, via: IpAddr, why: Inactive) -> Next {
         // For the trace only: the bits that decided are in the mask already.
-        let destination = Ipv4Addr::from(self.walk.packet.key.dst_v4());
+        let destination = self.walk.shown_dst();
         self.tell(|_| {
             let why = why.describe(via);
             format!("no active route to {destination}; {to} via {via} is inactive: {why}")
@@ -202,16 +215,16 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 
     /// Asks for a next hop; the packet waits.
-    fn ask(&mut self, port: &Port, address: Ipv4Addr) -> Next {
+    fn ask(&mut self, port: &Port, address: IpAddr) -> Next {
         self.tell(|model| format!("asks on {} who has {address}", model.port_path(port.id)));
-        if let Some(request) = arp_request(port, address) {
+        if let Some(request) = ask(port, address) {
             self.walk.emit(request);
         }
         self.walk.wait(port.id, address)
     }
 
     /// The next hop's MAC: declared in the topology, or learned.
-    fn resolve(&mut self, egress: PortId, address: Ipv4Addr) -> Hop<'a> {
+    fn resolve(&mut self, egress: PortId, address: IpAddr) -> Hop<'a> {
         self.walk.depends_on(Tag::Port(egress));
         let snapshot = self.walk.snapshot;
         let never = |reason| Hop::Never {
@@ -236,7 +249,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             return never(DropReason::NoPeer);
         };
         match peer.device {
-            DeviceId::Router(_) if peer.ipv4_addresses().any(|own| own == address) => Hop::Known {
+            DeviceId::Router(_) if peer.has_address(address) => Hop::Known {
                 port,
                 mac: peer.mac,
             },
@@ -258,7 +271,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
         }
     }
 
-    fn learned(&mut self, port: &'a Port, address: Ipv4Addr) -> Hop<'a> {
+    fn learned(&mut self, port: &'a Port, address: IpAddr) -> Hop<'a> {
         self.walk.depends_on(Tag::Neighbour(port.id, address));
         match self.walk.state.neighbour(port.id, address) {
             Some(mac) => Hop::Known { port, mac },
@@ -275,7 +288,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 }
 
-fn describe(model: &Model, egress: PortId, next_hop: Ipv4Addr, target: Target) -> String {
+fn describe(model: &Model, egress: PortId, next_hop: IpAddr, target: Target) -> String {
     let port = model.port_path(egress);
     match target {
         Target::Connected { .. } => format!("connected to {port}"),

@@ -2,7 +2,7 @@
 //!
 //! No state. Used by the model and by whoever reads topology files.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,6 +37,11 @@ impl PortAddress {
     /// Address and prefix, when it is IPv4 and has one.
     pub fn ipv4_network(&self) -> Option<Ipv4Net> {
         Ipv4Net::new(self.ipv4()?, self.prefix?).ok()
+    }
+
+    /// Address and prefix, when it has one.
+    pub fn network(&self) -> Option<IpNet> {
+        IpNet::new(self.address, self.prefix?).ok()
     }
 
     /// Longest prefix that its family has.

@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::{DeviceId, Kind, Model, Port, Route, RouteAction};
 use crate::id::{BridgeId, HostId, RouterId, TenantId};
 use crate::mac::Mac;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
@@ -191,7 +191,7 @@ fn hosts(draft: &mut Draft<'_>, model: &Model) {
                 );
                 draft.refuse_at(key, pointer.clone(), message);
             }
-            if !is_unicast(address) {
+            if !is_unicast(address.into()) {
                 let message = format!("{address} can't be the address of a host");
                 draft.refuse_at(key, pointer.clone(), message);
             }
@@ -225,15 +225,29 @@ fn routers(draft: &mut Draft<'_>, model: &Model) {
                 let message = format!("{to} has bits beyond its prefix: expected {}", to.trunc());
                 draft.refuse_at(key, format!("/routes/{index}/to"), message);
             }
-            match action {
-                RouteAction::Via(address) if !is_unicast(*address) => {
-                    let message = format!("{address} can't be a next hop");
-                    draft.refuse_at(key, format!("/routes/{index}/action/via"), message);
-                }
-                RouteAction::Via(_) | RouteAction::Blackhole | RouteAction::Reject => {}
+            if let RouteAction::Via(address) = action
+                && let Some(message) = next_hop_refusal(*to, *address)
+            {
+                draft.refuse_at(key, format!("/routes/{index}/action/via"), message);
             }
         }
     }
+}
+
+/// Why a router can't forward packets for `to` to this address.
+fn next_hop_refusal(to: IpNet, via: IpAddr) -> Option<String> {
+    if to.addr().is_ipv4() != via.is_ipv4() {
+        let family = if via.is_ipv4() { "an IPv6" } else { "an IPv4" };
+        return Some(format!(
+            "{via} can't be the next hop for {to}: expected {family} address"
+        ));
+    }
+    if matches!(via, IpAddr::V6(it) if it.is_unicast_link_local()) {
+        return Some(format!(
+            "{via} is link-local, and there is one on every port: expected an address of a port's subnet"
+        ));
+    }
+    (!is_unicast(via)).then(|| format!("{via} can't be a next hop"))
 }
 
 /// Interior xor exterior, and a sensible partner.
@@ -293,10 +307,7 @@ fn port_addresses(draft: &mut Draft<'_>, port: &Port) {
             )),
             _ => None,
         };
-        let usable = match address.address {
-            IpAddr::V4(it) => is_unicast(it),
-            IpAddr::V6(it) => !it.is_unspecified() && !it.is_loopback() && !it.is_multicast(),
-        };
+        let usable = is_unicast(address.address);
         let unusable = || format!("{} can't be the address of a port", address.address);
         if let Some(message) = message.or_else(|| (!usable).then(unusable)) {
             draft.refuse_at(at(port), format!("/addresses/{index}"), message);
@@ -311,6 +322,14 @@ fn whole_subnets(draft: &mut Draft<'_>, port: &Port) {
         return;
     }
     for (index, address) in port.addresses.iter().enumerate() {
+        if let Some(net) = address.network().filter(|it| is_routers_anycast(*it)) {
+            let message = format!(
+                "{} is the address of all routers of {}: expected one with other bits behind the prefix",
+                net.addr(),
+                net.trunc()
+            );
+            draft.refuse_at(at(port), format!("/addresses/{index}"), message);
+        }
         let Some(net) = address.ipv4_network().filter(|it| it.prefix_len() <= 30) else {
             continue;
         };
@@ -331,6 +350,11 @@ fn whole_subnets(draft: &mut Draft<'_>, port: &Port) {
     }
 }
 
+/// RFC 4291, 2.6.1; not for links between two routers (RFC 6164).
+fn is_routers_anycast(net: IpNet) -> bool {
+    net.addr().is_ipv6() && net.prefix_len() < 127 && net.addr() == net.network()
+}
+
 /// Each subnet of a router is on one of its ports: a destination would be a neighbour on two otherwise. The
 /// port that this transaction put, or put later, is to blame.
 fn overlaps(draft: &mut Draft<'_>, model: &Model) {
@@ -340,7 +364,7 @@ fn overlaps(draft: &mut Draft<'_>, model: &Model) {
             continue;
         };
         let subnets = port.addresses.iter().enumerate().filter_map(|(index, it)| {
-            let net = it.ipv4_network()?;
+            let net = it.network()?;
             Some(Subnet { net, port, index })
         });
         routers.entry(router).or_default().extend(subnets);
@@ -370,7 +394,7 @@ fn overlaps(draft: &mut Draft<'_>, model: &Model) {
 
 /// An address of a router's port, with its prefix.
 struct Subnet<'a> {
-    net: Ipv4Net,
+    net: IpNet,
     port: &'a Port,
     /// Which of the port's addresses.
     index: usize,
@@ -392,12 +416,15 @@ fn refuse_overlap(draft: &mut Draft<'_>, model: &Model, a: &Subnet<'_>, b: &Subn
     );
 }
 
-/// What a single machine may have (RFC 1122, 3.2.1.3).
-fn is_unicast(address: Ipv4Addr) -> bool {
-    !address.is_multicast()
-        && !address.is_loopback()
-        && address.octets()[0] != 0
-        && address.octets()[0] < 240
+/// What a single machine may have (RFC 1122, 3.2.1.3; RFC 4291, 2.4).
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => {
+            let first = it.octets()[0];
+            !it.is_multicast() && !it.is_loopback() && first != 0 && first < 240
+        }
+        IpAddr::V6(it) => !it.is_unspecified() && !it.is_loopback() && !it.is_multicast(),
+    }
 }
 
 fn bindings(draft: &mut Draft<'_>, model: &Model) {

@@ -1,22 +1,24 @@
-//! What a router does for itself: ARP, pings, and word to the sender when a TTL ends.
+//! What a router does for itself: ARP, pings (neighbour discovery is in `nd`), and word to the sender when a TTL ends.
 //!
 //! No state. Called by the router device. What the router answers is routed like any packet of its own.
 
-use super::{At, Hop, learn, origin};
+use super::{At, Hop, is_discovery, learn, origin};
 use crate::mac::Mac;
 use crate::route::Target;
 use crate::simulate::{Cause, Emission};
 use crate::tag::Tag;
 use crate::trace::TraceSink;
 use crate::walk::Next;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use weft_common::DropReason;
-use weft_common::frame::ETHERTYPE_IPV4;
-use weft_common::key::Fragment;
-use weft_wire::{Operation, ethernet, icmp};
+use weft_common::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use weft_common::key::{Fragment, Network};
+use weft_wire::{Operation, ethernet, icmp, icmpv6};
 
 /// Type and code of an echo request (RFC 792).
 const ECHO_REQUEST: (u8, u8) = (8, 0);
+/// Type and code of an ICMPv6 echo request (RFC 4443, 4.1).
+const ECHO_REQUEST_V6: (u8, u8) = (128, 0);
 
 impl<T: TraceSink> At<'_, '_, T> {
     /// ARP that reached the router itself: replies to its questions, and questions on ports without a bridge.
@@ -33,13 +35,25 @@ impl<T: TraceSink> At<'_, '_, T> {
 
     /// A packet for one of the router's own addresses.
     pub(super) fn serve(&mut self) -> Next {
+        let is_v6 = self.walk.network() == Network::Ipv6;
+        let echo_request = if is_v6 { ECHO_REQUEST_V6 } else { ECHO_REQUEST };
+        let asked = self.walk.icmp_type();
+        if is_v6 && asked.is_some_and(|(kind, _)| is_discovery(kind)) {
+            return self.discovery();
+        }
         // A fragmented ping would have to be put together first.
-        if self.walk.fragment() != Fragment::Whole || self.walk.icmp_type() != Some(ECHO_REQUEST) {
+        if self.walk.fragment() != Fragment::Whole || asked != Some(echo_request) {
             return self.not_served();
         }
         self.tell(|_| "a ping for the router itself".to_owned());
-        let sender = self.walk.src_v4();
-        match icmp::echo_reply(self.walk.ipv4_bytes()) {
+        let sender = self.walk.src_ip();
+        let request = self.walk.ip_bytes();
+        let reply = if is_v6 {
+            icmpv6::echo_reply(request)
+        } else {
+            icmp::echo_reply(request)
+        };
+        match reply {
             Ok(reply) => self.send_back(sender, &reply, DropReason::RouterLocal),
             Err(error) => self.refuse(error, DropReason::RouterLocal),
         }
@@ -48,9 +62,10 @@ impl<T: TraceSink> At<'_, '_, T> {
     /// The TTL ends here: the sender is told, from the port by which the packet came.
     pub(super) fn time_exceeded(&mut self) -> Next {
         self.tell(|_| "the TTL ends here".to_owned());
-        let sender = self.walk.src_v4();
-        let packet = self.walk.ipv4_bytes();
-        let Some(own) = self.port.ipv4_addresses().next() else {
+        let sender = self.walk.src_ip();
+        let packet = self.walk.ip_bytes();
+        let own = self.port.ipv4_addresses().next();
+        let Some(own) = own.filter(|_| sender.is_ipv4()) else {
             let cause = Some(Cause::Port(self.port.id));
             return self.walk.drop_once(DropReason::TtlExpired, cause);
         };
@@ -73,7 +88,7 @@ impl<T: TraceSink> At<'_, '_, T> {
             learn(
                 self.walk,
                 self.port,
-                request.sender,
+                request.sender.into(),
                 Mac(request.sender_mac),
             );
         }
@@ -86,22 +101,23 @@ impl<T: TraceSink> At<'_, '_, T> {
             return self.walk.answered();
         };
         self.tell(|_| format!("hears: {arp}"));
-        self.walk
-            .depends_on(Tag::Neighbour(self.port.id, arp.sender));
-        let known = self
-            .walk
-            .state
-            .neighbour(self.port.id, arp.sender)
-            .is_some();
+        let sender = IpAddr::V4(arp.sender);
+        self.walk.depends_on(Tag::Neighbour(self.port.id, sender));
+        let known = self.walk.state.neighbour(self.port.id, sender).is_some();
         if known || !announcement {
-            learn(self.walk, self.port, arp.sender, Mac(arp.sender_mac));
+            learn(self.walk, self.port, sender, Mac(arp.sender_mac));
         }
         self.walk.answered()
     }
 
     /// Sends a packet of the router's own. Without a way back the packet that caused it is dropped as `reason`.
-    fn send_back(&mut self, to: Ipv4Addr, packet: &[u8], reason: DropReason) -> Next {
+    fn send_back(&mut self, to: IpAddr, packet: &[u8], reason: DropReason) -> Next {
         let hop = match self.table.lookup(to).route {
+            // It is on the link by which it came, and has just said its MAC: nobody has to ask.
+            _ if is_link_local(to) => Hop::Known {
+                port: self.port,
+                mac: self.walk.src_mac(),
+            },
             Some((_, Target::Connected { port })) => self.resolve(port, to),
             Some((_, Target::Via { port, address })) => self.resolve(port, address),
             _ => {
@@ -114,7 +130,12 @@ impl<T: TraceSink> At<'_, '_, T> {
         match hop {
             Hop::Known { port, mac } => {
                 self.tell(|model| format!("answers {to} by {}", model.port_path(port.id)));
-                let frame = ethernet::frame(mac.0, port.mac.0, ETHERTYPE_IPV4, packet);
+                let ethertype = if to.is_ipv6() {
+                    ETHERTYPE_IPV6
+                } else {
+                    ETHERTYPE_IPV4
+                };
+                let frame = ethernet::frame(mac.0, port.mac.0, ethertype, packet);
                 self.walk.emit(Emission {
                     origin: origin(port),
                     frame,
@@ -137,4 +158,8 @@ impl<T: TraceSink> At<'_, '_, T> {
         self.walk
             .drop(DropReason::RouterLocal, Some(Cause::Router(self.router)))
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(it) if it.is_unicast_link_local())
 }

@@ -4,11 +4,16 @@ use crate::fixture::Topology;
 use crate::flow_state::StateEntry;
 use crate::model::RouteAction::{Blackhole, Reject, Via};
 use crate::{Cause, Entry, Mac, Origin, Outcome, Packet, Step, Tag, Verdict, simulate, text};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use weft_common::DropReason;
 use weft_wire::Arp;
 
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 254);
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 254));
+
+/// A parsed address, of whichever type is wanted.
+fn ip<A: std::str::FromStr<Err = std::net::AddrParseError>>(text: &str) -> A {
+    text.parse().unwrap()
+}
 
 fn dropped(outcome: &Outcome) -> Option<DropReason> {
     match outcome.verdict {
@@ -40,7 +45,7 @@ fn with_uplink() -> Topology {
     let mut topology = Topology::two_subnets();
     topology.port("core/up", &["192.0.2.2/30"]);
     topology.bind("core/up", "h2");
-    topology.route("core", "0.0.0.0/0", Via(Ipv4Addr::new(192, 0, 2, 1)), 100);
+    topology.route("core", "0.0.0.0/0", Via(ip("192.0.2.1")), 100);
     topology
 }
 
@@ -153,7 +158,7 @@ fn routes_that_drop_are_named() {
 #[test]
 fn a_route_without_a_connected_next_hop_is_not_used() {
     let mut topology = Topology::two_subnets();
-    for via in [Ipv4Addr::new(10, 0, 9, 1), Ipv4Addr::new(10, 0, 2, 1)] {
+    for via in [ip("10.0.9.1"), ip("10.0.2.1")] {
         topology.route("core", "198.51.100.0/24", Via(via), 100);
         let outcome = topology.send("web/web-1", "udp 10.0.1.11:1 > 198.51.100.7:2");
         assert_eq!(dropped(&outcome), Some(DropReason::NoRoute), "{via}");
@@ -163,7 +168,7 @@ fn a_route_without_a_connected_next_hop_is_not_used() {
 #[test]
 fn a_drop_without_a_route_names_the_inactive_one() {
     let mut topology = Topology::two_subnets();
-    let [far, own] = [Ipv4Addr::new(192, 168, 77, 1), Ipv4Addr::new(10, 0, 2, 1)];
+    let [far, own] = [ip("192.168.77.1"), ip("10.0.2.1")];
     topology.route("core", "198.51.0.0/16", Via(own), 100);
     topology.route("core", "198.51.100.0/24", Via(far), 100);
     topology.route("core", "198.51.100.0/24", Via(own), 200);
@@ -226,7 +231,7 @@ fn packets_wait_for_a_next_hop_behind_a_bridge() {
     let ping = topology.frame("web/web-1", "icmp 10.0.1.11 > 10.0.2.99");
     let waiting = topology.send_frame("web/web-1", &ping);
     let router_port = topology.id("core/db");
-    let address = Ipv4Addr::new(10, 0, 2, 99);
+    let address = ip("10.0.2.99");
     assert_eq!(
         waiting.verdict,
         Verdict::Wait {
@@ -243,8 +248,8 @@ fn packets_wait_for_a_next_hop_behind_a_bridge() {
             domain: topology.domain("db")
         }
     );
-    let own = Ipv4Addr::new(10, 0, 2, 1);
-    let expected = Arp::request(topology.mac("core/db").0, own, address);
+    let own = ip("10.0.2.1");
+    let expected = Arp::request(topology.mac("core/db").0, own, ip("10.0.2.99"));
     assert_eq!(Arp::parse(&waiting.emit[0].frame[14..]).unwrap(), expected);
     answer(&mut topology, &waiting, Mac([2, 0, 0, 0, 7, 7]));
     let sent = topology.send_frame("web/web-1", &ping);
@@ -266,7 +271,7 @@ fn packets_wait_for_a_next_hop_on_an_uplink() {
     let ping = topology.frame("web/web-1", "icmp 10.0.1.11 > 203.0.113.9");
     let waiting = topology.send_frame("web/web-1", &ping);
     let up = topology.id("core/up");
-    let address = Ipv4Addr::new(192, 0, 2, 1);
+    let address = ip("192.0.2.1");
     assert_eq!(
         waiting.verdict,
         Verdict::Wait {
@@ -313,8 +318,8 @@ fn an_uplink_answers_for_the_router_and_hears_announcements() {
         (topology.mac("core/up"), [192, 0, 2, 2].into())
     );
     topology.learn(&asked);
-    let (address, new) = (Ipv4Addr::new(192, 0, 2, 1), Mac([2, 0, 0, 0, 7, 8]));
-    let announcement = Arp::request(new.0, address, address).frame([0xff; 6]);
+    let (address, new) = (ip("192.0.2.1"), Mac([2, 0, 0, 0, 7, 8]));
+    let announcement = Arp::request(new.0, ip("192.0.2.1"), ip("192.0.2.1")).frame([0xff; 6]);
     let heard = topology.send_frame("core/up", &announcement);
     assert_eq!(
         heard.writes,
@@ -431,10 +436,10 @@ fn frames_for_others_and_other_protocols_are_refused() {
     let tagged = [&ping[..12], &[0x81, 0, 0, 5], &ping[12..]].concat();
     let outcome = topology.send_frame("core/up", &tagged);
     assert_eq!(dropped(&outcome), Some(DropReason::NotCarried));
-    let mut ipv6 = vec![0; 54];
-    ipv6[..12].copy_from_slice(&ping[..12]);
-    ipv6[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
-    let outcome = topology.send_frame("core/up", &ipv6);
+    let mut other = vec![0; 60];
+    other[..12].copy_from_slice(&ping[..12]);
+    other[12..14].copy_from_slice(&[0x88, 0xb5]);
+    let outcome = topology.send_frame("core/up", &other);
     assert_eq!(dropped(&outcome), Some(DropReason::NotCarried));
 }
 
@@ -456,8 +461,8 @@ fn routers_reach_each_other_by_peering_and_by_bridge() {
         }
         topology.port("far/out", &["10.3.0.1/24"]);
         topology.bind("far/out", "h2");
-        topology.route("core", "10.3.0.0/24", Via(Ipv4Addr::new(10, 9, 0, 2)), 100);
-        topology.route("far", "10.0.0.0/16", Via(Ipv4Addr::new(10, 9, 0, 1)), 100);
+        topology.route("core", "10.3.0.0/24", Via(ip("10.9.0.2")), 100);
+        topology.route("far", "10.0.0.0/16", Via(ip("10.9.0.1")), 100);
         topology.learn(&topology.send("far/out", "arp 10.3.0.7 who-has 10.3.0.1"));
         let sent = topology.send("web/web-1", "icmp 10.0.1.11 > 10.3.0.7");
         assert_eq!(
@@ -486,8 +491,8 @@ fn a_loop_of_routers_ends() {
     topology.port("other/core", &["10.9.0.2/24"]);
     topology.port("core/other", &["10.9.0.1/24"]);
     topology.peer("other/core", "core/other");
-    topology.route("core", "10.3.0.0/24", Via(Ipv4Addr::new(10, 9, 0, 2)), 100);
-    topology.route("other", "10.3.0.0/24", Via(Ipv4Addr::new(10, 9, 0, 1)), 100);
+    topology.route("core", "10.3.0.0/24", Via(ip("10.9.0.2")), 100);
+    topology.route("other", "10.3.0.0/24", Via(ip("10.9.0.1")), 100);
     let outcome = topology.send("web/web-1", "udp 10.0.1.11:1 > 10.3.0.7:2");
     assert_eq!(dropped(&outcome), Some(DropReason::TooManyDevices));
     let outcome = topology.send("web/web-1", "udp 10.0.1.11:1 > 10.3.0.7:2 ttl 9");
