@@ -94,6 +94,11 @@ impl Host {
         self.state.join("weftd.log")
     }
 
+    /// The folder with the agent's configuration, store and memory.
+    pub fn state_folder(&self) -> &Path {
+        &self.state
+    }
+
     /// Where the agent pins.
     pub fn pins(&self) -> &Path {
         &self.pins
@@ -129,10 +134,12 @@ impl Host {
              [underlay]\ninterfaces = [\"{UNDERLAY_INTERFACE}\"]\n\
              [store]\n{store}\n\
              [api]\nunix = \"{}\"\n{listen}\n\
-             [bpf]\npin = \"{}\"\n",
+             [bpf]\npin = \"{}\"\n\
+             [state]\nfolder = \"{}\"\n",
             self.name,
             self.socket().display(),
-            self.pins.display()
+            self.pins.display(),
+            self.state.display()
         )
     }
 

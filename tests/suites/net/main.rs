@@ -15,3 +15,4 @@ mod router;
 mod store;
 mod tenant;
 mod trace;
+mod trouble;

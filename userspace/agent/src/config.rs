@@ -22,6 +22,9 @@ pub struct Config {
     /// Where kernel state is pinned.
     #[serde(default)]
     pub bpf: Bpf,
+    /// What weftd remembers of its own.
+    #[serde(default)]
+    pub state: State,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -100,6 +103,14 @@ pub struct Bpf {
     pub pin: Option<PathBuf>,
 }
 
+/// `[state]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Folder; that of an embedded store, or `/var/lib/weft`, when left out.
+    pub folder: Option<PathBuf>,
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +169,16 @@ impl Config {
             bail!("limits.flow_idle_secs: expected at least 1, found 0");
         }
         Ok(())
+    }
+
+    /// Folder of what weftd remembers.
+    pub fn state_folder(&self) -> PathBuf {
+        let store = self.store.url.strip_prefix("embedded:");
+        let beside = store.and_then(|path| Some(Path::new(path).parent()?.to_owned()));
+        let configured = self.state.folder.clone();
+        configured
+            .or(beside)
+            .unwrap_or_else(|| PathBuf::from("/var/lib/weft"))
     }
 
     /// Folder of pins.

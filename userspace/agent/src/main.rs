@@ -5,6 +5,7 @@
 
 mod config;
 mod engine;
+mod memory;
 mod packet_thread;
 mod server;
 mod store_sync;
@@ -13,13 +14,16 @@ use anyhow::Context;
 use clap::Parser;
 use config::Config;
 use engine::{Engine, EngineConfig, Message};
+use memory::Memory;
 use packet_thread::PacketThread;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use store_sync::StoreSync;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use weft_datapath::network::watch_network;
 use weft_datapath::{Datapath, FlowTable, Kernel, KernelConfig, PortTable};
+use weft_store::Seen;
 
 /// The agent of Weft on this host.
 #[derive(Parser)]
@@ -62,12 +66,20 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .as_deref()
         .or(config.api.token_file.as_deref());
     let token = token.map(config::read_token).transpose()?;
-    let store = weft_store::open(&config.store.url, token.as_deref(), None)
-        .await
+    let memory = Memory::new(&config.state_folder(), &config.host);
+    // Another URL is another store, by an operator's will.
+    let remembered = memory.load();
+    let generations = remembered
+        .as_ref()
+        .map(|it| it.generations.clone())
+        .unwrap_or_default();
+    let remembered = remembered.filter(|it| it.url == config.store.url);
+    let seen = remembered.as_ref().map(|it| Seen::of(&it.contents));
+    let store = weft_store::open(&config.store.url, token.as_deref(), seen)
         .with_context(|| format!("opening the store {}", config.store.url))?;
     let (updates, updates_out) = mpsc::unbounded_channel();
     let (remotes, remotes_out) = watch::channel(Vec::new());
-    let engine = open_engine(&config, updates, remotes)?;
+    let engine = open_engine(&config, &generations, updates, remotes)?;
     let (packets, thread) = PacketThread::start(engine)?;
     server::serve(&config.api, store.clone(), packets.clone()).await?;
     let to_packets = packets.clone();
@@ -80,6 +92,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
             to_packets.send(message);
         },
         updates_out,
+        memory,
+        remembered,
     );
     let sync = tokio::spawn(sync.run());
     let network = tokio::spawn(watch_network(remotes_out, move |network| {
@@ -115,6 +129,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// Opens the datapath and takes over the keys that an earlier agent gave out.
 fn open_engine(
     config: &Config,
+    generations: &BTreeMap<u16, u8>,
     updates: mpsc::UnboundedSender<weft_api::StateUpdate>,
     remotes: watch::Sender<Vec<std::net::Ipv4Addr>>,
 ) -> anyhow::Result<Engine<Kernel>> {
@@ -122,9 +137,13 @@ fn open_engine(
     let table = FlowTable::new(kernel.slot_generation());
     let ports = PortTable::new(
         |index| {
-            kernel
-                .read_port(index)
-                .map_or(0, |record| record.generation)
+            let record = kernel.read_port(index);
+            let pinned = record.map_or(0, |record| record.generation);
+            // After a reboot the kernel knows of none.
+            match pinned {
+                0 => generations.get(&index).copied().unwrap_or(0),
+                pinned => pinned,
+            }
         },
         0,
     );

@@ -4,15 +4,20 @@
 //! which comes back as another one, or older than what was seen, is refused by name is `weft_store`'s part.
 
 use crate::engine::Message;
+use crate::memory::{Memory, Remembered};
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 use weft_api::{Change, Contents, Event, OwnedState, StateChange, StateUpdate};
+use weft_common::TunnelKey;
 use weft_datapath::Datapath;
-use weft_store::Store;
+use weft_store::{Store, StoreError};
 use weft_vnet::{Activity, Model, StateEntry};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -21,6 +26,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const READY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two questions whether it does.
 const READY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a store may take at the start until what is remembered of it is used.
+const RECALL_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks whether there is something new to remember, or a store that could not be written.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Looks at a store that can't be written, for each try to write.
+const PROBE_EVERY: u32 = 5;
 /// Updates that are written as one.
 const UPDATES_MERGED_MAX: usize = 1024;
 
@@ -33,6 +44,8 @@ pub struct StoreHealth {
     pub connected: bool,
     /// Why they don't.
     pub problem: Option<String>,
+    /// Why the topology is not remembered on disk.
+    pub save_problem: Option<String>,
 }
 
 /// See the module's text.
@@ -49,6 +62,19 @@ pub struct StoreSync<D, F> {
     state: BTreeMap<String, OwnedState>,
     /// Whether this is the first that this agent sees of the store.
     is_new: bool,
+    memory: Memory,
+    /// What was remembered at the start, until the store answers or took too long.
+    remembered: Option<Remembered>,
+    /// Revision of the remembered topology, while that is what is decided by.
+    recalled: Option<u64>,
+    /// Identity and sequence of the store; none before it was seen.
+    seen: Option<(Uuid, u64)>,
+    /// The last generation of each index that this host gave out.
+    generations: BTreeMap<u16, u8>,
+    is_saved: bool,
+    saving: Option<JoinHandle<anyhow::Result<()>>>,
+    /// Why the last try to remember failed.
+    save_problem: Option<String>,
     datapath: PhantomData<fn(D)>,
 }
 
@@ -60,6 +86,8 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
         host: String,
         send: F,
         updates: mpsc::UnboundedReceiver<StateUpdate>,
+        memory: Memory,
+        remembered: Option<Remembered>,
     ) -> StoreSync<D, F> {
         let (own, state) = (BTreeMap::new(), BTreeMap::new());
         StoreSync {
@@ -72,6 +100,17 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
             model: Arc::default(),
             state,
             is_new: true,
+            memory,
+            generations: remembered
+                .as_ref()
+                .map(|it| it.generations.clone())
+                .unwrap_or_default(),
+            remembered,
+            recalled: None,
+            seen: None,
+            is_saved: true,
+            saving: None,
+            save_problem: None,
             datapath: PhantomData,
         }
     }
@@ -81,6 +120,7 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
         let mut pause = RETRY_FIRST;
         let mut told = String::new();
         self.report(false, None);
+        self.recall().await;
         loop {
             let since = Instant::now();
             let problem = match self.follow().await {
@@ -101,6 +141,31 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
         }
     }
 
+    /// Decides by what is remembered, when the store doesn't answer.
+    async fn recall(&mut self) {
+        let Some(remembered) = self.remembered.take() else {
+            return;
+        };
+        let answer = tokio::time::timeout(RECALL_AFTER, self.store.read()).await;
+        if matches!(answer, Ok(Ok(_))) {
+            return;
+        }
+        let revision = remembered.contents.revision;
+        match self.take_contents(remembered.contents) {
+            Ok(()) => {
+                tracing::warn!(
+                    revision,
+                    from = %self.memory.path().display(),
+                    "the store doesn't answer: decisions follow what is remembered of it"
+                );
+                self.recalled = Some(revision);
+            }
+            Err(problem) => tracing::warn!(problem, "what is remembered can't be used"),
+        }
+        // What the store itself says is new all the same.
+        (self.is_new, self.seen, self.is_saved) = (true, None, true);
+    }
+
     /// Waits, and notes what the packet thread says, so that nothing piles up while the store is away. Returns
     /// false when the agent stops.
     async fn rest(&mut self, pause: Duration) -> bool {
@@ -119,20 +184,32 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
 
     /// Reads everything, says everything, then follows the changes. Ends well only when the agent stops.
     async fn follow(&mut self) -> Result<(), String> {
-        let contents = self.store.read().await.map_err(|error| error.to_string())?;
+        let contents = self.store.read().await;
+        let contents = contents.map_err(|error| self.in_words(error))?;
         let mut sequence = contents.sequence;
         self.take_contents(contents)?;
+        self.recalled = None;
         self.say_all().await?;
-        let mut events = self
-            .store
-            .watch(sequence)
-            .await
-            .map_err(|error| error.to_string())?;
+        let events = self.store.watch(sequence).await;
+        let mut events = events.map_err(|error| self.in_words(error))?;
         self.report(true, None);
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unwritable = 0;
         loop {
             tokio::select! {
+                _ = housekeeping.tick() => {
+                    self.save().await;
+                    unwritable = if self.store.status().connected { 0 } else { unwritable + 1 };
+                    if unwritable == PROBE_EVERY {
+                        // Says nothing new, but shows whether it could.
+                        self.write(StateUpdate::default()).await?;
+                        unwritable = 0;
+                    }
+                }
                 event = events.next() => {
-                    let event = event.ok_or("the watch ended")?.map_err(|error| error.to_string())?;
+                    let event = event.ok_or("the watch ended")?;
+                    let event = event.map_err(|error| self.in_words(error))?;
                     sequence = sequence.max(event.sequence());
                     self.take_event(event)?;
                 }
@@ -141,6 +218,60 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
                     Some(update) => self.say(update).await?,
                 },
             }
+        }
+    }
+
+    /// Remembers what is new, one write at a time.
+    async fn save(&mut self) {
+        if let Some(saving) = self.saving.take_if(|saving| saving.is_finished()) {
+            let problem = match saving.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("{error:#}")),
+                Err(error) => Some(error.to_string()),
+            };
+            if problem.is_some() && problem != self.save_problem {
+                tracing::warn!(
+                    problem,
+                    "the topology is not remembered for a restart without a store"
+                );
+            }
+            self.is_saved &= problem.is_none();
+            if problem != self.save_problem {
+                self.save_problem = problem;
+                self.report(true, None);
+            }
+        }
+        let Some((store, sequence)) = self.seen.filter(|_| !self.is_saved) else {
+            return;
+        };
+        if self.saving.is_some() {
+            return;
+        }
+        let contents = Contents {
+            store,
+            sequence,
+            revision: self.model.revision,
+            objects: self.model.objects().collect(),
+            state: self.state.values().cloned().collect(),
+        };
+        let url = self.url.clone();
+        let remembered = Remembered::new(url, contents, self.generations.clone());
+        let memory = self.memory.clone();
+        self.is_saved = true;
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            memory.save(&remembered)
+        }));
+    }
+
+    fn in_words(&self, error: StoreError) -> String {
+        match error {
+            StoreError::WentBack { url, reason, .. } => StoreError::WentBack {
+                url,
+                reason,
+                remembered: self.memory.path().display().to_string(),
+            }
+            .to_string(),
+            error => error.to_string(),
         }
     }
 
@@ -156,6 +287,8 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
             .model()
             .map_err(|invalid| format!("the store's topology contradicts itself: {invalid:?}"))?;
         self.model = Arc::new(model);
+        self.seen = Some((contents.store, contents.sequence));
+        self.is_saved = false;
         let old = std::mem::take(&mut self.state);
         let mut changes: Vec<StateChange> = Vec::new();
         for owned in contents.state {
@@ -179,6 +312,8 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
 
     fn take_change(&mut self, change: Change) -> Result<(), String> {
         let mut is_topology = !change.operations.is_empty();
+        self.seen = self.seen.map(|(store, _)| (store, change.sequence));
+        self.is_saved = false;
         if is_topology {
             let mut model = self.model.apply(&change.operations).map_err(|invalid| {
                 format!(
@@ -309,7 +444,7 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
 
     async fn write(&self, update: StateUpdate) -> Result<(), String> {
         let written = self.store.update_state(&self.host, update).await;
-        written.map_err(|error| error.to_string())
+        written.map_err(|error| self.in_words(error))
     }
 
     fn note(&mut self, update: &StateUpdate) {
@@ -317,15 +452,29 @@ impl<D: Datapath + 'static, F: Fn(Message<D>) + Send> StoreSync<D, F> {
             self.own.remove(&entry.key());
         }
         for entry in &update.put {
+            if let StateEntry::PortActivity { tunnel_key, .. }
+            | StateEntry::FloodActivity { tunnel_key, .. } = entry
+            {
+                let key = TunnelKey::from_bits(*tunnel_key);
+                self.generations.insert(key.index, key.generation);
+            }
             self.own.insert(entry.key(), entry.clone());
         }
     }
 
     fn report(&self, connected: bool, problem: Option<String>) {
+        let recalled = self
+            .recalled
+            .map(|revision| format!("decisions follow revision {revision}, which is remembered"));
+        let problem = match (problem, recalled) {
+            (Some(problem), Some(recalled)) => Some(format!("{problem}; {recalled}")),
+            (problem, recalled) => problem.or(recalled),
+        };
         (self.send)(Message::Store(StoreHealth {
             url: self.url.clone(),
             connected,
             problem,
+            save_problem: self.save_problem.clone(),
         }));
     }
 }

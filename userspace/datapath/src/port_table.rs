@@ -76,6 +76,19 @@ impl PortTable {
         true
     }
 
+    /// Notes a key that this host is said to have given out, where nothing else is known of its index: the kernel's
+    /// records are gone after a reboot, but other hosts may still send under it.
+    pub fn recall(&mut self, key: TunnelKey, now_secs: u64) {
+        if let Some(last) = self.generations.get_mut(usize::from(key.index))
+            && *last == 0
+            && key.index != 0
+        {
+            *last = key.generation;
+            self.never_used.retain(|index| *index != key.index);
+            self.released.push_back((now_secs, key.index));
+        }
+    }
+
     /// Gives a key up.
     pub fn release(&mut self, key: TunnelKey, now_secs: u64) {
         if self.used.remove(&key.index).is_some() {
@@ -109,6 +122,30 @@ mod tests {
             (again.index, again.generation),
             (keys[4].index, keys[4].generation + 1)
         );
+    }
+
+    #[test]
+    fn a_key_that_others_know_is_not_given_out_anew() {
+        let mut table = PortTable::default();
+        let said = TunnelKey {
+            index: 1,
+            generation: 9,
+        };
+        table.recall(said, 0);
+        assert_eq!(table.allocate(0).unwrap().index, 2);
+        assert!(table.adopt(said));
+        table.recall(
+            TunnelKey {
+                index: 1,
+                generation: 3,
+            },
+            0,
+        );
+        table.release(said, 0);
+        let rest: Vec<TunnelKey> = (3..PORTS_MAX).map(|_| table.allocate(0).unwrap()).collect();
+        assert!(rest.iter().all(|key| key.index > 2));
+        let again = table.allocate(TUNNEL_KEY_REUSE_SECS_MIN).unwrap();
+        assert_eq!((again.index, again.generation), (1, 10));
     }
 
     #[test]

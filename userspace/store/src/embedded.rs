@@ -186,6 +186,7 @@ impl Inner {
 
     fn transact(&self, expected: Option<u64>, operations: Vec<Operation>) -> Result<u64> {
         let mut disk = lock(&self.disk);
+        self.mend(&mut disk)?;
         let (model, sequence) = {
             let held = self.held();
             (Arc::clone(&held.model), held.log.newest())
@@ -214,6 +215,7 @@ impl Inner {
 
     fn update_state(&self, owner: &str, update: StateUpdate) -> Result<()> {
         let mut disk = lock(&self.disk);
+        self.mend(&mut disk)?;
         let (table, sequence, revision) = {
             let held = self.held();
             (
@@ -238,6 +240,26 @@ impl Inner {
         let mut held = self.held_mut();
         state::apply(Arc::make_mut(&mut held.state), &change.state);
         held.log.push(change);
+        Ok(())
+    }
+
+    /// After a write that failed, the file is opened again and written to: whether that goes is seen before
+    /// anything depends on it. What the failed write left there, if anything, is what the store holds from now on.
+    fn mend(&self, disk: &mut Disk) -> Result<()> {
+        if lock(&self.problem).is_none() {
+            return Ok(());
+        }
+        let loaded = disk.open_again(&self.path).inspect_err(|error| {
+            *lock(&self.problem) = Some(error.to_string());
+        })?;
+        self.written(disk.write_numbers(loaded.model.revision, loaded.sequence))?;
+        let mut held = self.held_mut();
+        if loaded.sequence != held.log.newest() {
+            held.log = ChangeLog::new(loaded.sequence, CHANGES_MAX);
+            held.model = Arc::new(loaded.model);
+            held.state = Arc::new(loaded.state);
+        }
+        tracing::info!(store = self.url(), "the store can be written again");
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Where topology and replicated state live: one trait, [`Store`], and what implements it.
 //!
-//! * [`embedded`]: a file of this weftd.
+//! * [`embedded`]: a file of this weftd; [`patient`] opens it as soon as it can be.
 //! * [`remote`]: another weftd's store, by its API.
 //! * [`server`]: the store's half of that API; weftd mounts it.
 //!
@@ -9,6 +9,7 @@
 
 pub mod embedded;
 pub mod log;
+pub mod patient;
 pub mod remote;
 pub mod seen;
 pub mod server;
@@ -26,6 +27,7 @@ use weft_api::types::{Contents, Event, StateUpdate};
 use weft_vnet::{Invalid, Operation};
 
 pub use embedded::EmbeddedStore;
+pub use patient::PatientStore;
 pub use remote::RemoteStore;
 pub use seen::Seen;
 
@@ -179,17 +181,12 @@ impl fmt::Display for StoreUrl {
 /// caller remembers of it, if it does: a store that went back since then is refused.
 ///
 /// # Errors
-/// A URL that names no store, a file that can't be opened, or [`StoreError::WentBack`] of an
-/// embedded one. A remote store is not called here: it may come up later.
-pub async fn open(url: &str, token: Option<&str>, seen: Option<Seen>) -> Result<Arc<dyn Store>> {
+/// A URL that names no store. The store itself is not asked here: a remote one may come up later, and
+/// the disk of an embedded one may be full. What is in its way, [`StoreError::WentBack`] among it, is
+/// the answer to every call until it is gone.
+pub fn open(url: &str, token: Option<&str>, seen: Option<Seen>) -> Result<Arc<dyn Store>> {
     match url.parse()? {
-        StoreUrl::Embedded(path) => {
-            let store = EmbeddedStore::open(&path).await?;
-            if let Some(seen) = seen {
-                seen.check(url, &store.read().await?)?;
-            }
-            Ok(Arc::new(store))
-        }
+        StoreUrl::Embedded(path) => Ok(Arc::new(PatientStore::new(path, url.to_owned(), seen))),
         StoreUrl::Remote(endpoint) => Ok(Arc::new(RemoteStore::new(
             Client::new(endpoint, token),
             seen,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use weft_common::flood::FloodList;
 use weft_common::frame::ETHERNET_LEN;
 use weft_common::slot::Output;
-use weft_common::{FlowKey, Headers};
+use weft_common::{FlowKey, Headers, TunnelKey};
 use weft_datapath::{Datapath, FlowId};
 use weft_vnet::Entry;
 
@@ -34,6 +34,7 @@ impl<D: Datapath> Engine<D> {
     /// nothing may be: it could be in use.
     pub(super) fn begin_adoption(&mut self) -> Result<(), weft_datapath::Error> {
         let earlier = self.datapath.take_over()?;
+        self.recall_keys();
         let now = self.now_secs();
         for flow in &earlier.flows {
             if flow.slot.output == Output::Tunnel as u8 {
@@ -65,6 +66,19 @@ impl<D: Datapath> Engine<D> {
             ..Adoption::default()
         };
         Ok(())
+    }
+
+    /// Notes the keys under which others know this host's ports and flood sets.
+    fn recall_keys(&mut self) {
+        let now = self.now_secs();
+        let activity = self.snapshot.all_activity();
+        let ports = activity.ports.values().copied();
+        let floods = activity.floods.iter().map(|((_, host), key)| (*host, *key));
+        for (host, bits) in ports.chain(floods) {
+            if host == self.host {
+                self.ports.table.recall(TunnelKey::from_bits(bits), now);
+            }
+        }
     }
 
     /// Decides again on at most so many of the earlier agent's flows. Returns whether any are left.

@@ -271,6 +271,11 @@ impl<D: Datapath> Engine<D> {
             let why = self.store.problem.as_deref().unwrap_or("not yet reached");
             problems.push(format!("store {}: {why}", self.store.url));
         }
+        if let Some(problem) = &self.store.save_problem {
+            problems.push(format!(
+                "a restart without the store would find an old topology: {problem}"
+            ));
+        }
         let own = self.snapshot.model().hosts.get(&self.host);
         if own.is_none() && self.snapshot.model().revision > 0 {
             problems.push(format!(

@@ -102,16 +102,66 @@ async fn entries(store: &Arc<dyn Store>) -> Vec<StateEntry> {
 
 /// A sync whose packet thread hears nothing.
 fn deaf(store: &Arc<dyn Store>) -> (Sync, mpsc::UnboundedSender<StateUpdate>) {
+    heard(store, Box::new(drop), None)
+}
+
+/// A sync whose messages go to `send`, and that remembers something.
+fn heard(
+    store: &Arc<dyn Store>,
+    send: Box<dyn Fn(Message<Fake>) + Send>,
+    remembered: Option<Remembered>,
+) -> (Sync, mpsc::UnboundedSender<StateUpdate>) {
     let (updates, updates_out) = mpsc::unbounded_channel();
-    let send: Box<dyn Fn(Message<Fake>) + Send> = Box::new(drop);
     let sync = StoreSync::new(
         Arc::clone(store),
         "embedded".into(),
         "h1".into(),
         send,
         updates_out,
+        Memory::new(std::path::Path::new("/nowhere"), "h1"),
+        remembered,
     );
     (sync, updates)
+}
+
+#[tokio::test]
+async fn what_is_remembered_serves_while_the_store_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let contents = store(&folder).await.read().await.unwrap();
+    let remembered = Remembered::new("embedded".into(), contents, BTreeMap::from([(7, 3)]));
+    // A file where its folder should be.
+    let nowhere = folder.path().join("store").join("s");
+    let away = weft_store::open(&format!("embedded:{}", nowhere.display()), None, None).unwrap();
+    let (said, hears) = thread_mpsc::channel();
+    let (mut sync, _updates) = heard(
+        &away,
+        Box::new(move |message| _ = said.send(message)),
+        Some(remembered.clone()),
+    );
+    sync.recall().await;
+    let topology = hears.try_iter().find_map(|message| match message {
+        Message::Topology(model, _) => Some(model.revision),
+        _ => None,
+    });
+    assert_eq!(topology, Some(1));
+    sync.report(false, Some("away".into()));
+    let health = hears.try_iter().find_map(|message| match message {
+        Message::Store(health) => health.problem,
+        _ => None,
+    });
+    let problem = health.unwrap();
+    assert!(
+        problem.contains("away; decisions follow revision 1"),
+        "{problem}"
+    );
+    assert_eq!(sync.generations, remembered.generations);
+    // A store that answers is what counts, also where it says less.
+    let (said, hears) = thread_mpsc::channel();
+    let send = Box::new(move |message| _ = said.send(message));
+    let here = store(&tempfile::tempdir().unwrap()).await;
+    let (mut sync, _updates) = heard(&here, send, Some(remembered));
+    sync.recall().await;
+    assert_eq!(hears.try_iter().count(), 0);
 }
 
 type Sync = StoreSync<Fake, Box<dyn Fn(Message<Fake>) + Send>>;
@@ -148,13 +198,9 @@ async fn a_host_that_restarts_takes_nothing_back_that_is_still_so() {
     std::thread::spawn(move || inbox.into_iter().for_each(|message| engine.handle(message)));
     let to_engine = messages.clone();
     let send = move |message| _ = to_engine.send(message);
-    let sync = StoreSync::new(
-        Arc::clone(&store),
-        "embedded".into(),
-        "h1".into(),
-        send,
-        updates_out,
-    );
+    let memory = Memory::new(folder.path(), "h1");
+    let (from_store, url, host) = (Arc::clone(&store), "embedded".into(), "h1".into());
+    let sync = StoreSync::new(from_store, url, host, send, updates_out, memory, None);
     let sync = tokio::spawn(sync.run());
     // The look at the network comes late; what isn't known yet isn't withdrawn.
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -28,9 +28,9 @@ const META: TableDefinition<'static, &str, &str> = TableDefinition::new("meta");
 /// Version of what the tables hold.
 const FORMAT: &str = "1";
 
-/// The open file.
+/// The open file; none between a failed write and the time when it can be opened again.
 pub(super) struct Disk {
-    database: Database,
+    database: Option<Database>,
 }
 
 /// What the file held when it was opened.
@@ -50,7 +50,9 @@ impl Disk {
             })?;
         }
         let database = Database::create(path).map_err(|error| unopened(&url, error))?;
-        let mut disk = Disk { database };
+        let mut disk = Disk {
+            database: Some(database),
+        };
         disk.found()
             .map_err(|error| StoreError::Unavailable(format!("{url}: {error}")))?;
         let corrupt = |reason: String| StoreError::Corrupt {
@@ -62,9 +64,34 @@ impl Disk {
         Ok((disk, loaded))
     }
 
+    /// Closes the file and opens it anew: after a failed write nothing else can be done with it.
+    pub(super) fn open_again(&mut self, path: &Path) -> Result<Loaded> {
+        self.database = None;
+        let (disk, loaded) = Disk::open(path)?;
+        *self = disk;
+        Ok(loaded)
+    }
+
+    fn begin_write(&self) -> std::result::Result<WriteTransaction, redb::Error> {
+        let database = self.database.as_ref().ok_or_else(closed)?;
+        Ok(database.begin_write()?)
+    }
+
+    /// Writes nothing new, to see whether that goes.
+    pub(super) fn write_numbers(
+        &mut self,
+        revision: u64,
+        sequence: u64,
+    ) -> std::result::Result<(), redb::Error> {
+        let write = self.begin_write()?;
+        numbers(&write, revision, sequence)?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// Makes the tables of a new file.
     fn found(&mut self) -> std::result::Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             write.open_table(OBJECTS)?;
             write.open_table(STATE)?;
@@ -81,7 +108,7 @@ impl Disk {
     }
 
     fn tables(&self) -> std::result::Result<Tables, redb::Error> {
-        let read = self.database.begin_read()?;
+        let read = self.database.as_ref().ok_or_else(closed)?.begin_read()?;
         let all = |definition: TableDefinition<'static, &str, &str>| -> std::result::Result<BTreeMap<String, String>, redb::Error> {
             let table = read.open_table(definition)?;
             let mut entries = BTreeMap::new();
@@ -105,7 +132,7 @@ impl Disk {
         new: &Model,
         sequence: u64,
     ) -> std::result::Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(OBJECTS)?;
             difference(
@@ -146,7 +173,7 @@ impl Disk {
 
     /// Writes the state that changed.
     pub(super) fn write_state(&mut self, change: &Change) -> std::result::Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(STATE)?;
             for change in &change.state {
@@ -164,6 +191,10 @@ impl Disk {
         write.commit()?;
         Ok(())
     }
+}
+
+fn closed() -> redb::Error {
+    redb::Error::Io(io::Error::other("the file is closed after a failed write"))
 }
 
 fn unopened(url: &str, error: DatabaseError) -> StoreError {

@@ -42,20 +42,39 @@ async fn what_is_no_store_is_not_overwritten() {
 async fn an_embedded_store_that_is_new_is_refused_where_another_was_seen() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("embedded:{}", folder.path().join("s").display());
-    let first = weft_store::open(&url, None, None).await.unwrap();
+    let first = weft_store::open(&url, None, None).unwrap();
     let seen = Seen::of(&first.read().await.unwrap());
     drop(first);
-    weft_store::open(&url, None, Some(seen))
-        .await
-        .map(drop)
-        .unwrap();
+    let same = weft_store::open(&url, None, Some(seen)).unwrap();
+    same.read().await.unwrap();
+    drop(same);
     let seen = Seen {
         revision: 2,
         ..seen
     };
-    let error = weft_store::open(&url, None, Some(seen))
-        .await
-        .err()
-        .unwrap();
-    assert!(matches!(error, StoreError::WentBack { .. }), "{error:?}");
+    let older = weft_store::open(&url, None, Some(seen)).unwrap();
+    for error in [
+        older.read().await.err(),
+        older.transact(None, Vec::new()).await.err(),
+    ] {
+        let error = error.unwrap();
+        assert!(matches!(error, StoreError::WentBack { .. }), "{error:?}");
+    }
+    let status = older.status();
+    assert!(!status.connected && status.problem.is_some(), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_store_whose_folder_comes_back_is_opened_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let parent = folder.path().join("parent");
+    std::fs::write(&parent, "not a folder").unwrap();
+    let url = format!("embedded:{}", parent.join("s").display());
+    let store = weft_store::open(&url, None, None).unwrap();
+    let error = store.read().await.unwrap_err();
+    assert!(error.to_string().contains("can't make"), "{error}");
+    assert!(!store.status().connected);
+    std::fs::remove_file(&parent).unwrap();
+    store.read().await.unwrap();
+    assert!(store.status().connected);
 }

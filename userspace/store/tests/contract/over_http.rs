@@ -123,7 +123,6 @@ async fn an_older_copy_of_a_store_is_refused_too() {
     let seen = Seen::of(&client(&rig).topology().await.unwrap());
     let url = format!("weftd+unix:{}", socket(&rig.folder).display());
     weft_store::open(&url, None, Some(seen))
-        .await
         .unwrap()
         .read()
         .await
@@ -142,7 +141,7 @@ async fn a_store_speaks_over_tcp() {
             .unwrap();
     });
     let url = format!("weftd+http://{address}");
-    let remote = weft_store::open(&url, Some("token"), None).await.unwrap();
+    let remote = weft_store::open(&url, Some("token"), None).unwrap();
     assert_eq!(remote.transact(Some(0), operations()).await.unwrap(), 1);
     assert_eq!(remote.read().await.unwrap().objects.len(), 6);
     assert_eq!(remote.status().url, url);

@@ -193,3 +193,27 @@ fn flows_of_a_port_that_is_gone_are_removed() {
             .all(|flow| flow.port != key.head.port)
     );
 }
+
+#[test]
+fn after_a_reboot_ports_are_known_under_their_old_keys() {
+    let mut rig = Rig::new();
+    let before: Vec<TunnelKey> = ["db/near", "web/near"]
+        .map(|path| rig.engine.ports.bound[&rig.id(path)].key)
+        .into();
+    // The kernel forgot everything but its interfaces.
+    let fake = std::mem::take(&mut rig.datapath().fake);
+    rig.datapath().fake.interfaces = fake.interfaces;
+    rig.restart();
+    rig.bind("web/far", "h1");
+    rig.topology();
+    rig.look();
+    let after: Vec<TunnelKey> = ["db/near", "web/near"]
+        .map(|path| rig.engine.ports.bound[&rig.id(path)].key)
+        .into();
+    assert_eq!(
+        after, before,
+        "what others still send arrives where it should"
+    );
+    let new = rig.engine.ports.bound[&rig.id("web/far")].key;
+    assert!(!before.contains(&new));
+}

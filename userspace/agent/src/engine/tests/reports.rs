@@ -17,6 +17,7 @@ impl Rig {
             url: "embedded:x".into(),
             connected: problem.is_none(),
             problem: problem.map(str::to_owned),
+            save_problem: None,
         }));
     }
 
