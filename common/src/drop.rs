@@ -106,6 +106,8 @@ drop_reasons! {
     BadNd = 37, "bad_nd";
     /// A router doesn't forward packets whose source means something on its own link only (RFC 4291, 2.5.6).
     BeyondScope = 38, "beyond_scope";
+    /// More packets of the port waited for the agent's decision than may.
+    MissQueueFull = 45, "miss_queue_full";
     /// A tunnel packet to index 0 was neither a probe nor the answer to one.
     BadProbe = 50, "bad_probe";
     /// An answer to a probe that this host didn't send, or sent too long ago.

@@ -2,14 +2,16 @@
 
 /// Records in the port array: index 0 is control and probes, ports and flood sets start at 1.
 pub const PORTS_MAX: u32 = 4096;
-/// Slots (immutable action records) of one agent.
-pub const SLOTS_MAX: u32 = 1 << 17;
+/// Slots (immutable action records) of one agent: twice the flows, since a slot rests before it is used again.
+pub const SLOTS_MAX: u32 = 1 << 18;
 /// Megaflows over IPv4, ARP and all that isn't IPv6.
 pub const MEGAFLOWS_V4_MAX: u32 = 1 << 17;
 /// Megaflows over IPv6.
-pub const MEGAFLOWS_V6_MAX: u32 = 1 << 15;
+pub const MEGAFLOWS_V6_MAX: u32 = 1 << 17;
 /// Masks per family: a port's set of masks is one 64-bit word.
 pub const MASKS_MAX: u32 = 64;
+/// Masks per family that the flows of one tenant may use, besides the one of all bits.
+pub const MASKS_PER_TENANT_MAX: usize = 16;
 /// Microflow cache entries per CPU; a power of two, since the hash is masked with it.
 pub const CACHE_ENTRIES_PER_CPU: u32 = 1 << 14;
 /// Interfaces are found by `ifindex % INTERFACES_MAX`; the record holds the full index.
@@ -38,6 +40,12 @@ pub const MISS_BYTES_MAX: u32 = 65_000;
 pub const MISS_RATE_PER_SEC: u64 = 20_000;
 /// Misses that one port may send up at once.
 pub const MISS_BURST: u64 = 4_000;
+/// Misses of one port that wait for the agent to decide on them.
+pub const MISSES_QUEUED_PER_PORT_MAX: usize = 4096;
+/// Bytes of packets that wait for a decision, of one port.
+pub const MISS_BYTES_QUEUED_PER_PORT_MAX: usize = 4 << 20;
+/// Bytes of packets that wait for a decision, of all ports.
+pub const MISS_BYTES_QUEUED_MAX: usize = 64 << 20;
 /// Packets that wait for one unresolved next hop.
 pub const WAITING_PER_NEIGHBOUR_MAX: usize = 8;
 /// Packets that wait for next hops in all.
@@ -57,6 +65,10 @@ const _: () = assert!(CACHE_ENTRIES_PER_CPU.is_power_of_two());
 const _: () = assert!(NEXT_HOPS_MAX <= SELECT_BUCKETS as usize && NEXT_HOPS_MAX <= WAYS_MAX);
 const _: () = assert!(PORTS_MAX <= crate::tunnel::INDEX_MAX as u32 + 1);
 const _: () = assert!(MASKS_MAX <= u64::BITS);
-const _: () = assert!(MEGAFLOWS_V4_MAX <= SLOTS_MAX);
+const _: () = assert!(MASKS_PER_TENANT_MAX < MASKS_MAX as usize);
+// Either family may have every flow, and a slot that rests doesn't keep a flow from getting one.
+const _: () = assert!(MEGAFLOWS_V4_MAX == MEGAFLOWS_V6_MAX && 2 * MEGAFLOWS_V4_MAX <= SLOTS_MAX);
 const _: () = assert!(WAITING_PER_NEIGHBOUR_MAX <= WAITING_MAX);
+const _: () = assert!(MISS_BYTES_QUEUED_PER_PORT_MAX <= MISS_BYTES_QUEUED_MAX);
+const _: () = assert!(MISS_BYTES_MAX as usize <= MISS_BYTES_QUEUED_PER_PORT_MAX);
 const _: () = assert!(SLOT_GRACE_SECS < FLOW_IDLE_TIMEOUT_SECS);

@@ -8,12 +8,14 @@
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
 //! | [`floods`] | flood lists and flood sets |
+//! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
 //! | [`report`], [`tracing_packets`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
 pub mod adoption;
+pub mod audit;
 pub mod floods;
 pub mod flows;
 mod indices;
@@ -26,6 +28,7 @@ pub mod waiting;
 
 use crate::store_sync::StoreHealth;
 use adoption::Adoption;
+use audit::Audit;
 use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
@@ -111,6 +114,11 @@ pub struct Engine<D> {
     /// Why what an earlier agent left can't be taken over.
     take_over_problem: Option<String>,
     misses: u64,
+    /// Flows that were decided again because of a change.
+    redecided: u64,
+    /// Flows that had to make room for others.
+    evicted: u64,
+    audit: Audit,
     has_topology: bool,
     has_network: bool,
     /// Whether what an earlier agent left has been gone through. Until then its flows go on forwarding.
@@ -163,6 +171,9 @@ impl<D: Datapath> Engine<D> {
             install_problem: None,
             take_over_problem: None,
             misses: 0,
+            redecided: 0,
+            evicted: 0,
+            audit: Audit::default(),
             has_topology: false,
             has_network: false,
             is_ready: false,
@@ -191,6 +202,7 @@ impl<D: Datapath> Engine<D> {
         self.floods.free_lists(now);
         self.peers.free_indices(now);
         self.retry_attachments();
+        self.audit(now);
     }
 
     /// Whether it has acted on a topology and a look at the host's network: what it published is whole.

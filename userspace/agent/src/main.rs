@@ -6,6 +6,7 @@
 mod config;
 mod engine;
 mod memory;
+mod miss_queue;
 mod packet_thread;
 mod server;
 mod store_sync;

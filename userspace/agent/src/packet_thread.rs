@@ -2,6 +2,7 @@
 //! API or a lock.
 
 use crate::engine::{Engine, Message};
+use crate::miss_queue::MissQueue;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(1);
 /// Flows of an earlier agent that are decided again between two looks at the misses: about a millisecond.
 const ADOPTED_PER_ROUND_MAX: usize = 128;
+/// Misses decided between two looks at the buffers: a lone miss of another port is among the next so many.
+const MISSES_PER_ROUND_MAX: usize = 64;
 /// Messages taken between two looks at the misses.
 const MESSAGES_PER_ROUND_MAX: usize = 64;
 
@@ -63,16 +66,13 @@ impl PacketThread {
 fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
     let mut ticked = Instant::now();
     let mut timeout = POLL_TIMEOUT;
+    let mut queue = MissQueue::default();
     loop {
-        match handle_misses(engine, timeout) {
-            // What came up until the flows were published goes right behind what they were made for.
-            Ok(count) if count > 0 => _ = handle_misses(engine, Duration::ZERO),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, "misses can't be read any more");
-                return;
-            }
+        if let Err(error) = read_misses(engine, &mut queue, timeout) {
+            tracing::error!(%error, "misses can't be read any more");
+            return;
         }
+        engine.handle_misses(queue.take(MISSES_PER_ROUND_MAX));
         timeout = Duration::ZERO;
         for _ in 0..MESSAGES_PER_ROUND_MAX {
             match inbox.try_recv() {
@@ -84,6 +84,10 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
                 Err(mpsc::TryRecvError::Disconnected) => return,
             }
         }
+        // What came up until the flows were published goes right behind what they were made for.
+        if !queue.is_empty() {
+            timeout = Duration::ZERO;
+        }
         if engine.adopt_flows(ADOPTED_PER_ROUND_MAX) {
             timeout = Duration::ZERO;
         }
@@ -94,12 +98,21 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
     }
 }
 
-/// One read of the buffers; returns how many misses there were.
-fn handle_misses(engine: &mut Engine<Kernel>, timeout: Duration) -> Result<usize, Error> {
-    let mut misses = Vec::new();
-    let datapath = engine.datapath_mut();
-    datapath.poll_misses(timeout, &mut |miss| misses.push(miss))?;
-    let count = misses.len();
-    engine.handle_misses(misses);
-    Ok(count)
+/// One read of the buffers, which empties them: the kernel never waits for a decision.
+fn read_misses(
+    engine: &mut Engine<Kernel>,
+    queue: &mut MissQueue,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    let push = &mut |miss| {
+        if let Err(miss) = queue.push(miss) {
+            refused.push((miss.port, miss.generation));
+        }
+    };
+    engine.datapath_mut().poll_misses(timeout, push)?;
+    for (port, generation) in refused {
+        engine.refuse_miss(port, generation);
+    }
+    Ok(())
 }

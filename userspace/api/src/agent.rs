@@ -190,6 +190,15 @@ pub struct Status {
     pub flows_max: u64,
     /// Packets that came up without a flow, since it started.
     pub misses: u64,
+    /// Flows that were decided again because something that they depended on changed, since it started.
+    #[serde(default)]
+    pub redecided: u64,
+    /// Flows that had to make room for others, since it started.
+    #[serde(default)]
+    pub evicted: u64,
+    /// What the comparison of flows with what they should be has found.
+    #[serde(default)]
+    pub audit: AuditStatus,
     /// Bound ports that packets pass.
     pub ports_active: u64,
     /// Bound ports whose interface doesn't exist yet.
@@ -198,6 +207,18 @@ pub struct Status {
     pub peers: Vec<PeerInfo>,
     /// Seconds since it started.
     pub uptime_secs: u64,
+}
+
+/// The background comparison of installed flows and the kernel's maps with what the agent would decide and believes
+/// to be there. All of it is gone through again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// How often all was gone through.
+    pub rounds: u64,
+    /// Things that differed in the last whole round and in this one so far; 0 when all is as it should be.
+    pub drift: u64,
+    /// Things that differed and were mended, since the agent started.
+    pub repaired: u64,
 }
 
 /// An agent's store, as it sees it.

@@ -15,8 +15,8 @@ pub mod topology;
 pub mod types;
 
 pub use agent::{
-    DropInfo, FlowInfo, FlowsQuery, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status,
-    StoreStatus, TraceEgress, TraceRequest, TraceResponse, TraceStep,
+    AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, MaskInfo, PeerInfo, PortInfo, PortState,
+    Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse, TraceStep,
 };
 pub use client::{Client, ClientError, Endpoint};
 pub use plan::{Plan, PlanLine};

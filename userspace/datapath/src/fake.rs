@@ -104,6 +104,10 @@ impl Datapath for Fake {
         Ok(())
     }
 
+    fn read_slot(&self, index: u32) -> Option<Slot> {
+        self.slots.get(&index).copied()
+    }
+
     fn retire_slot(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.generation = 0;
@@ -126,6 +130,14 @@ impl Datapath for Fake {
     fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error> {
         self.masks.insert((family, number), *mask);
         Ok(())
+    }
+
+    fn read_mask(&self, family: Family, number: u32) -> Result<FlowKey, Error> {
+        Ok(self
+            .masks
+            .get(&(family, number))
+            .copied()
+            .unwrap_or_default())
     }
 
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
@@ -172,6 +184,10 @@ impl Datapath for Fake {
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
         Ok(self.megaflows.get(&(family, *masked)).copied())
+    }
+
+    fn published_keys(&self) -> Result<Vec<(Family, FlowKey)>, Error> {
+        Ok(self.megaflows.keys().copied().collect())
     }
 
     fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {

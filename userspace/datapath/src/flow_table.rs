@@ -6,14 +6,15 @@ mod groups;
 
 pub use groups::Member;
 
-use crate::masks::{Chosen, Masks};
+use crate::masks::{Chosen, Masks, Owner};
 use crate::{Datapath, Earlier, Error, Family, SlotUse};
 use groups::Groups;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use weft_common::limits::{
-    FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, SLOT_GRACE_SECS, SLOTS_MAX,
-};
+use weft_common::limits::{FLOW_IDLE_TIMEOUT_SECS, MEGAFLOWS_V4_MAX, SLOT_GRACE_SECS, SLOTS_MAX};
 use weft_common::{FlowKey, Slot, SlotRef};
+
+/// One of so many flows of a full table is given up at once.
+const EVICTED_PER_BATCH_SHARE: usize = 128;
 
 /// Names a flow for as long as the agent runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +29,8 @@ pub struct Flow {
     pub family: Family,
     /// Index of the ingress port.
     pub port: u16,
+    /// Whose that port was when the flow was made.
+    pub owner: Owner,
     /// The masked key with its mask's number.
     pub masked: FlowKey,
     /// What is matched.
@@ -55,6 +58,10 @@ pub struct FlowTable {
     next_unused: u32,
     retired: VecDeque<(u64, u32)>,
     groups: Groups,
+    /// Whose each ingress port is.
+    owners: HashMap<u16, Owner>,
+    /// Flows by owner.
+    owned: HashMap<Owner, usize>,
     /// Slots of an earlier agent that its flows' choices lead to.
     earlier_members: BTreeSet<u32>,
     generation: u32,
@@ -77,6 +84,8 @@ impl FlowTable {
             next_unused: 1,
             retired: VecDeque::new(),
             groups: Groups::default(),
+            owners: HashMap::new(),
+            owned: HashMap::new(),
             earlier_members: BTreeSet::new(),
             generation,
             next_id: 1,
@@ -102,11 +111,14 @@ impl FlowTable {
         let mut withdrawn = 0;
         for flow in &earlier.flows {
             let port = flow.masked.head.port;
+            let owner = self.owner_of(port);
             let number = u32::from(flow.masked.head.mask_id);
             let is_whole = (1..SLOTS_MAX).contains(&flow.target.slot)
                 && flow.is_sound()
                 && !taken.contains(&flow.target.slot)
-                && self.masks_mut(flow.family).adopt(port, number, &flow.mask);
+                && self
+                    .masks_mut(flow.family)
+                    .adopt(port, owner, number, &flow.mask);
             if !is_whole {
                 withdrawn += 1;
                 if let Err(error) = datapath.withdraw(flow.family, &flow.masked) {
@@ -118,10 +130,12 @@ impl FlowTable {
             taken.insert(flow.target.slot);
             let id = self.next_id();
             self.by_key.insert((flow.family, flow.masked), id);
+            *self.owned.entry(owner).or_default() += 1;
             let flow = Flow {
                 id,
                 family: flow.family,
                 port,
+                owner,
                 masked: flow.masked,
                 mask: flow.mask,
                 target: flow.target,
@@ -200,7 +214,7 @@ impl FlowTable {
     /// Publishes `key` under `mask` with a reserved slot; the same masked key gets the new slot instead of its old.
     ///
     /// # Errors
-    /// [`Error::Full`] when there is no room for a flow or a mask; the slot stays reserved.
+    /// [`Error::Full`] when there is no room for a flow; the slot stays reserved.
     pub fn install(
         &mut self,
         datapath: &mut impl Datapath,
@@ -211,16 +225,15 @@ impl FlowTable {
         now_secs: u64,
     ) -> Result<FlowId, Error> {
         let family = Family::of(key);
-        let chosen = self.masks(family).choose(mask).ok_or(Error::Full {
-            what: "masks",
-            limit: 64,
-        })?;
+        let port = key.head.port;
+        let owner = self.owner_of(port);
+        let chosen = self.masks(family).choose(mask, owner);
         let masked = masked(key, &chosen);
         if let Some(&id) = self.by_key.get(&(family, masked)) {
             self.replace(datapath, id, target, slot, now_secs)?;
             return Ok(id);
         }
-        if self.flows.len() >= self.flows_max || self.is_full(family) {
+        if self.flows.len() >= self.flows_max {
             return Err(Error::Full {
                 what: "flows",
                 limit: self.flows_max as u64,
@@ -230,8 +243,7 @@ impl FlowTable {
             datapath.write_mask(family, chosen.number, &chosen.bits)?;
         }
         datapath.publish(family, &masked, target)?;
-        let port = key.head.port;
-        if let Some(set) = self.masks_mut(family).add(port, &chosen) {
+        if let Some(set) = self.masks_mut(family).add(port, owner, &chosen) {
             write_set(datapath, family, port, set)?;
         }
         let id = self.next_id();
@@ -239,6 +251,7 @@ impl FlowTable {
             id,
             family,
             port,
+            owner,
             masked,
             mask: chosen.bits,
             target,
@@ -249,6 +262,7 @@ impl FlowTable {
         };
         self.by_key.insert((family, masked), id);
         self.flows.insert(id, flow);
+        *self.owned.entry(owner).or_default() += 1;
         Ok(id)
     }
 
@@ -284,11 +298,14 @@ impl FlowTable {
     ) -> Option<Flow> {
         let flow = self.flows.remove(&id)?;
         self.by_key.remove(&(flow.family, flow.masked));
+        self.count_out(flow.owner);
         if let Err(error) = datapath.withdraw(flow.family, &flow.masked) {
             tracing::error!(%error, flow = flow.id.0, "a flow could not be withdrawn");
         }
         let number = u32::from(flow.masked.head.mask_id);
-        if let Some(set) = self.masks_mut(flow.family).remove(flow.port, number)
+        if let Some(set) = self
+            .masks_mut(flow.family)
+            .remove(flow.port, flow.owner, number)
             && let Err(error) = write_set(datapath, flow.family, flow.port, set)
         {
             tracing::error!(%error, port = flow.port, "a port's set of masks could not be written");
@@ -320,6 +337,76 @@ impl FlowTable {
         idle.into_iter()
             .filter_map(|id| self.remove(datapath, id, now_secs))
             .collect()
+    }
+
+    /// Says whose an ingress port is: quotas are per owner. Flows that were taken over before that was known, of
+    /// nobody, become its owner's.
+    pub fn set_owner(&mut self, port: u16, owner: Owner) {
+        self.owners.insert(port, owner);
+        if owner == Owner::default() || self.owned_by(Owner::default()) == 0 {
+            return;
+        }
+        let of_nobody = |flow: &&mut Flow| flow.port == port && flow.owner == Owner::default();
+        let mut given: HashMap<(Family, u32), u32> = HashMap::new();
+        for flow in self.flows.values_mut().filter(of_nobody) {
+            flow.owner = owner;
+            let number = u32::from(flow.masked.head.mask_id);
+            *given.entry((flow.family, number)).or_default() += 1;
+        }
+        for ((family, number), flows) in given {
+            self.masks_mut(family)
+                .give(Owner::default(), owner, number, flows);
+            for _ in 0..flows {
+                self.count_out(Owner::default());
+            }
+            *self.owned.entry(owner).or_default() += flows as usize;
+        }
+    }
+
+    fn count_out(&mut self, owner: Owner) {
+        if let Some(owned) = self.owned.get_mut(&owner) {
+            *owned -= 1;
+            if *owned == 0 {
+                self.owned.remove(&owner);
+            }
+        }
+    }
+
+    fn owner_of(&self, port: u16) -> Owner {
+        self.owners.get(&port).copied().unwrap_or_default()
+    }
+
+    /// Flows of an owner.
+    pub fn owned_by(&self, owner: Owner) -> usize {
+        self.owned.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// The flows to give up, idlest first, so that one of `port` fits: of that port's owner when it has its share
+    /// of the limit or more, else of whoever has most. A batch at once, since finding them walks through all.
+    pub fn idlest(&self, port: u16) -> Vec<FlowId> {
+        let own = self.owner_of(port);
+        let count = self.owned_by(own);
+        let owners = self.owned.len() + usize::from(count == 0);
+        let most = self
+            .owned
+            .iter()
+            .max_by_key(|(owner, flows)| (**flows, **owner));
+        let victim = match most {
+            Some((&most, _)) if count < self.flows_max / owners.max(1) => most,
+            _ => own,
+        };
+        let mut flows: Vec<(u64, FlowId)> = self
+            .flows
+            .values()
+            .filter(|flow| flow.owner == victim)
+            .map(|flow| (flow.used_at_secs, flow.id))
+            .collect();
+        let batch = (self.flows_max / EVICTED_PER_BATCH_SHARE).clamp(1, flows.len().max(1));
+        if batch < flows.len() {
+            flows.select_nth_unstable(batch);
+            flows.truncate(batch);
+        }
+        flows.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The flow that a packet would take.
@@ -386,14 +473,6 @@ impl FlowTable {
         FlowId(self.next_id - 1)
     }
 
-    fn is_full(&self, family: Family) -> bool {
-        let limit = match family {
-            Family::V4 => MEGAFLOWS_V4_MAX,
-            Family::V6 => MEGAFLOWS_V6_MAX,
-        };
-        self.by_key.len() >= limit as usize
-    }
-
     fn masks(&self, family: Family) -> &Masks {
         match family {
             Family::V4 => &self.masks_v4,
@@ -427,4 +506,95 @@ fn write_set(
         Family::V6 => record.masks_v6 = set,
     }
     datapath.write_port(port, &record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fake;
+
+    const LARGE: Owner = 1;
+    const SMALL: Owner = 2;
+
+    struct Books {
+        datapath: Fake,
+        table: FlowTable,
+        next: u32,
+    }
+
+    impl Books {
+        /// Port 1 is the large tenant's, port 2 the small one's.
+        fn new(flows_max: usize) -> Books {
+            let mut table = FlowTable::new(0);
+            table.flows_max = flows_max;
+            table.set_owner(1, LARGE);
+            table.set_owner(2, SMALL);
+            Books {
+                datapath: Fake::default(),
+                table,
+                next: 0,
+            }
+        }
+
+        fn install(&mut self, port: u16, now_secs: u64) -> FlowId {
+            self.next += 1;
+            let (mut key, mut mask) = (FlowKey::default(), FlowKey::default());
+            (key.head.port, mask.head.port) = (port, u16::MAX);
+            key.set_dst_v4(self.next.to_be_bytes());
+            mask.set_dst_v4([0xff; 4]);
+            let slot = Slot::default();
+            let (table, datapath) = (&mut self.table, &mut self.datapath);
+            let target = table.reserve(datapath, &slot).unwrap();
+            table
+                .install(datapath, &key, &mask, target, &slot, now_secs)
+                .unwrap()
+        }
+    }
+
+    #[test]
+    fn the_idlest_flow_makes_room() {
+        let mut books = Books::new(3);
+        let flows: Vec<FlowId> = [5, 3, 4].map(|now| books.install(1, now)).into();
+        assert_eq!(books.table.idlest(1), [flows[1]]);
+    }
+
+    #[test]
+    fn a_tenant_past_its_share_makes_room_for_those_below_theirs() {
+        let mut books = Books::new(8);
+        books.install(2, 0);
+        let large: Vec<FlowId> = (1..8).map(|now| books.install(1, now)).collect();
+        assert_eq!(
+            (books.table.owned_by(LARGE), books.table.owned_by(SMALL)),
+            (7, 1)
+        );
+        // The small tenant's flow is the idlest of all, and stays, whoever needs room.
+        assert_eq!(books.table.idlest(1), [large[0]]);
+        assert_eq!(books.table.idlest(2), [large[0]]);
+        for _ in 0..3 {
+            let gone = books.table.idlest(2)[0];
+            books.table.remove(&mut books.datapath, gone, 9);
+            books.install(2, 9);
+        }
+        assert_eq!(
+            (books.table.owned_by(LARGE), books.table.owned_by(SMALL)),
+            (4, 4)
+        );
+        let own = books.table.idlest(2)[0];
+        assert_eq!(books.table.get(own).unwrap().owner, SMALL);
+    }
+
+    #[test]
+    fn flows_of_nobody_become_the_owners() {
+        let mut books = Books::new(8);
+        books.table.owners.clear();
+        books.install(1, 0);
+        books.install(2, 0);
+        assert_eq!(books.table.owned_by(0), 2);
+        books.table.set_owner(1, LARGE);
+        assert_eq!(
+            (books.table.owned_by(0), books.table.owned_by(LARGE)),
+            (1, 1)
+        );
+        assert_eq!(books.table.masks_v4.number_of(LARGE), 1);
+    }
 }

@@ -118,6 +118,10 @@ impl Datapath for Kernel {
         self.maps.slots.write(index, slot)
     }
 
+    fn read_slot(&self, index: u32) -> Option<Slot> {
+        self.maps.slots.read(index)
+    }
+
     fn retire_slot(&mut self, index: u32) {
         self.maps.slots.retire(index);
     }
@@ -138,6 +142,11 @@ impl Datapath for Kernel {
         self.maps.write_mask(family, number, mask)
     }
 
+    fn read_mask(&self, family: Family, number: u32) -> Result<FlowKey, Error> {
+        let masks = self.maps.masks(family)?;
+        Ok(masks.get(number as usize).copied().unwrap_or_default())
+    }
+
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
         self.maps.publish(family, masked, target)
     }
@@ -152,6 +161,11 @@ impl Datapath for Kernel {
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
         self.maps.published(family, masked)
+    }
+
+    fn published_keys(&self) -> Result<Vec<(Family, FlowKey)>, Error> {
+        let published = self.maps.published_flows()?.into_iter();
+        Ok(published.map(|(family, key, _)| (family, key)).collect())
     }
 
     fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {

@@ -20,6 +20,7 @@ pub use fake::Fake;
 pub use flow_table::{Flow, FlowId, FlowTable, Member};
 pub use held::HeldPacket;
 pub use kernel::{Kernel, KernelConfig};
+pub use masks::Owner;
 pub use port_table::PortTable;
 
 use std::collections::BTreeSet;
@@ -89,6 +90,8 @@ pub struct Miss {
 pub trait Datapath {
     /// Writes a slot that nobody can reach yet.
     fn write_slot(&mut self, index: u32, slot: &Slot) -> Result<(), Error>;
+    /// The decision that a slot holds now.
+    fn read_slot(&self, index: u32) -> Option<Slot>;
     /// Takes the decision out of a slot: who looks from now on finds none, who read it before goes on with it.
     fn retire_slot(&mut self, index: u32);
     /// Writes a select group that no slot names yet.
@@ -99,6 +102,8 @@ pub trait Datapath {
     fn slot_use(&self, index: u32) -> SlotUse;
     /// Writes the mask with this number.
     fn write_mask(&mut self, family: Family, number: u32, mask: &FlowKey) -> Result<(), Error>;
+    /// The mask with this number; zero when there is none.
+    fn read_mask(&self, family: Family, number: u32) -> Result<FlowKey, Error>;
     /// Publishes a masked key, with its mask's number in it, or gives it another slot.
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error>;
     /// Withdraws a masked key; one that isn't there is no error.
@@ -108,6 +113,8 @@ pub trait Datapath {
     fn take_over(&mut self) -> Result<Earlier, Error>;
     /// The slot that is published for a masked key.
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error>;
+    /// Every masked key that is published, by whomever.
+    fn published_keys(&self) -> Result<Vec<(Family, FlowKey)>, Error>;
     /// Writes a port or flood-set record.
     fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error>;
     /// Reads a port or flood-set record.

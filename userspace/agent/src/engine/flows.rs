@@ -134,6 +134,7 @@ impl<D: Datapath> Engine<D> {
     }
 
     pub(super) fn redecide_flow(&mut self, id: FlowId) {
+        self.redecided += 1;
         let Some(old) = self.decisions.get(id) else {
             return;
         };
@@ -181,6 +182,16 @@ impl<D: Datapath> Engine<D> {
     pub(super) fn remove_flow(&mut self, id: FlowId, now: u64) {
         self.table.remove(&mut self.datapath, id, now);
         self.decisions.remove(id);
+    }
+
+    /// Makes room in a full table for a flow of this ingress port: the idlest go, of its own tenant when that has
+    /// its share, else of the one that has most.
+    pub(super) fn evict(&mut self, index: u16) {
+        let now = self.now_secs();
+        for id in self.table.idlest(index) {
+            self.remove_flow(id, now);
+            self.evicted += 1;
+        }
     }
 
     /// Removes every flow of an ingress port.

@@ -56,6 +56,13 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
+    /// Counts a miss that found no room before this agent: its port has more than can be decided on.
+    pub fn refuse_miss(&mut self, index: u16, generation: u8) {
+        self.misses += 1;
+        let port = self.ports.by_key(index, generation);
+        self.count_drop(port, DropReason::MissQueueFull);
+    }
+
     fn handle_miss(&mut self, miss: Miss, pending: &mut Vec<Pending>) {
         if !self.is_ready {
             return self.count_drop(None, DropReason::NoTopology);
@@ -142,10 +149,8 @@ impl<D: Datapath> Engine<D> {
         pending: &mut Vec<Pending>,
     ) {
         let port = self.ports.by_index(key.head.port);
-        let limit = self.table.flows_max;
-        if self.table.len() + pending.len() >= limit {
-            self.install_problem = Some(format!("the flow table is full: {limit} flows"));
-            return self.send_once(outcome, key.head.port, held, port);
+        if self.table.len() + pending.len() >= self.table.flows_max {
+            self.evict(key.head.port);
         }
         let slot = self.slot_for(outcome);
         match self.table.reserve(&mut self.datapath, &slot) {
@@ -158,9 +163,10 @@ impl<D: Datapath> Engine<D> {
                     decision,
                 });
             }
+            // Slots that were given up rest for a while. The packet goes all the same, its kind comes up again.
             Err(error) => {
-                tracing::warn!(%error, "no slot for a flow");
-                self.count_drop(port, DropReason::FlowTableFull);
+                self.install_problem = Some(error.to_string());
+                self.send_once(outcome, key.head.port, held, port);
             }
         }
     }

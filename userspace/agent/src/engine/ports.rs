@@ -151,6 +151,9 @@ impl<D: Datapath> Engine<D> {
             }
         };
         self.ports.by_index.insert(key.index, port.id);
+        let tenant = self.snapshot.model().tenant_of(port.device);
+        self.table
+            .set_owner(key.index, tenant.map_or(0, |tenant| tenant.0.as_u128()));
         let interface = binding.interface.clone();
         self.ports.bound.insert(
             port.id,

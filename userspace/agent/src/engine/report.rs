@@ -11,7 +11,7 @@ use weft_api::{
 use weft_common::slot::{Output, SET_MACS};
 use weft_common::{ABI_VERSION, DropReason, FlowKey, Slot, TunnelKey};
 use weft_datapath::{Datapath, Family, Flow};
-use weft_vnet::{DeviceId, Mac, Port, PortId, describe_match_on};
+use weft_vnet::{Mac, Port, PortId, describe_match_on};
 
 impl<D: Datapath> Engine<D> {
     /// Every flow, those of one port together.
@@ -229,6 +229,9 @@ impl<D: Datapath> Engine<D> {
             flows: self.table.len() as u64,
             flows_max: self.table.flows_max as u64,
             misses: self.misses,
+            redecided: self.redecided,
+            evicted: self.evicted,
+            audit: self.audit.report(),
             ports_active: active,
             ports_waiting: waiting,
             peers,
@@ -389,12 +392,9 @@ impl<D: Datapath> Engine<D> {
 
     fn tenant_of(&self, port: PortId) -> String {
         let model = self.snapshot.model();
-        let tenant = match model.ports.get(&port).map(|port| port.device) {
-            Some(DeviceId::Bridge(id)) => model.bridges.get(&id).map(|bridge| bridge.tenant),
-            Some(DeviceId::Router(id)) => model.routers.get(&id).map(|router| router.tenant),
-            None => None,
-        };
-        tenant
+        let device = model.ports.get(&port).map(|port| port.device);
+        device
+            .and_then(|device| model.tenant_of(device))
             .map(|tenant| model.tenant_name(tenant))
             .unwrap_or_default()
     }

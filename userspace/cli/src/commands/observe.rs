@@ -253,7 +253,8 @@ fn status_text(session: &Session, status: &Status) -> String {
     };
     let mut text = format!(
         "host      {}\nstate     {state}\nweftd     {} (abi {}), up {}\nstore     {} ({connected}), \
-         revision {}\nports     {} active{waiting}\nflows     {} of at most {}, {} misses so far\n",
+         revision {}\nports     {} active{waiting}\nflows     {} of at most {}, {} misses so far\n\
+         audit     drift {}, {} mended in {} rounds\n",
         status.host,
         status.version,
         status.abi,
@@ -264,6 +265,9 @@ fn status_text(session: &Session, status: &Status) -> String {
         status.flows,
         status.flows_max,
         status.misses,
+        status.audit.drift,
+        status.audit.repaired,
+        status.audit.rounds,
     );
     for problem in &status.problems {
         text += &format!("problem   {}\n", paint(problem, AnsiColors::Yellow));

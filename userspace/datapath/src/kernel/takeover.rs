@@ -16,7 +16,7 @@ use weft_common::{FlowKey, FlowKeyV4, Slot, SlotRef};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A published key and where it leads.
-type Published = (Family, FlowKey, SlotRef);
+pub type Published = (Family, FlowKey, SlotRef);
 
 impl Maps {
     /// See [`crate::Datapath::take_over`].
@@ -75,7 +75,8 @@ impl Maps {
         published.fold(self.slots.generation_max(), u32::max)
     }
 
-    fn published_flows(&self) -> Result<Vec<Published>, Error> {
+    /// Every published key with its target.
+    pub fn published_flows(&self) -> Result<Vec<Published>, Error> {
         let v4 = hash(
             self.megaflows_v4.map(),
             "megaflows_v4",
@@ -94,7 +95,8 @@ impl Maps {
         Ok(flows.collect())
     }
 
-    fn masks(&self, family: Family) -> Result<Vec<FlowKey>, Error> {
+    /// All masks of a family, by number.
+    pub fn masks(&self, family: Family) -> Result<Vec<FlowKey>, Error> {
         let read = |number| match family {
             Family::V4 => {
                 let mask = self.masks_v4.get(&number, 0);

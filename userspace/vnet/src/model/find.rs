@@ -98,6 +98,14 @@ impl Model {
             })
     }
 
+    /// Whose a device is.
+    pub fn tenant_of(&self, device: DeviceId) -> Option<TenantId> {
+        match device {
+            DeviceId::Bridge(id) => self.bridges.get(&id).map(|bridge| bridge.tenant),
+            DeviceId::Router(id) => self.routers.get(&id).map(|router| router.tenant),
+        }
+    }
+
     /// Name of a tenant, or its id when it isn't in the model.
     pub fn tenant_name(&self, id: TenantId) -> String {
         self.tenants

@@ -100,18 +100,22 @@ fn a_full_flow_table_still_forwards() {
             .is_some_and(|slot| (slot.output, slot.port) == (Output::Local as u8, index))
     };
     assert_eq!((injected.len(), injected.iter().all(arrives)), (3, true));
-    let wrote = |it: &&Event| matches!(it, Event::Wrote(target) if target.generation != 0);
-    let slots = rig.datapath().log.iter().filter(wrote).count();
-    assert_eq!(slots, 2, "one for the flow, one for all without a flow");
-    assert_eq!(rig.forward("web/near", &frame), None);
-    assert_eq!(rig.engine.table.len(), 1);
-    // They were not dropped; but an operator wants to know.
+    // The one that was there made room; nothing was dropped, and nobody has to be told.
+    assert!(rig.forward("web/near", &frame).is_some());
+    assert_eq!((rig.engine.table.len(), rig.engine.evicted), (1, 1));
     assert_eq!(rig.drops("web/near", DropReason::FlowTableFull), 0);
-    let problems = rig.engine.report_status().problems;
-    assert!(
-        problems.iter().any(|it| it.contains("full")),
-        "{problems:?}"
-    );
+    assert_eq!(rig.engine.report_status().evicted, 1);
+}
+
+#[test]
+fn what_finds_no_room_in_the_queue_is_counted_at_its_port() {
+    let mut rig = Rig::new();
+    let miss = rig.miss("web/near", Vec::new());
+    rig.engine.refuse_miss(miss.port, miss.generation);
+    rig.engine.refuse_miss(4000, 1);
+    assert_eq!(rig.drops("web/near", DropReason::MissQueueFull), 1);
+    assert_eq!(rig.engine.drops[&(None, DropReason::MissQueueFull)], 1);
+    assert_eq!(rig.engine.misses, 2);
 }
 
 #[test]

@@ -46,6 +46,10 @@ impl Datapath for Recorder {
         self.fake.write_slot(index, slot)
     }
 
+    fn read_slot(&self, index: u32) -> Option<Slot> {
+        self.fake.read_slot(index)
+    }
+
     fn retire_slot(&mut self, index: u32) {
         let generation = 0;
         self.log.push(Event::Wrote(SlotRef {
@@ -71,6 +75,10 @@ impl Datapath for Recorder {
         self.fake.write_mask(family, number, mask)
     }
 
+    fn read_mask(&self, family: Family, number: u32) -> Result<FlowKey, Error> {
+        self.fake.read_mask(family, number)
+    }
+
     fn publish(&mut self, family: Family, masked: &FlowKey, target: SlotRef) -> Result<(), Error> {
         self.log.push(Event::Published(target));
         self.fake.publish(family, masked, target)
@@ -86,6 +94,10 @@ impl Datapath for Recorder {
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
         self.fake.published(family, masked)
+    }
+
+    fn published_keys(&self) -> Result<Vec<(Family, FlowKey)>, Error> {
+        self.fake.published_keys()
     }
 
     fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
