@@ -32,7 +32,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The frame ended inside a header.
     Truncated = 1, "truncated";
-    /// An IP header's version, length or total length is impossible.
+    /// An IP header's version, or a length that it gives, is impossible.
     BadHeader = 2, "bad_header";
     /// The frame came from an interface to which no port is bound.
     UnboundInterface = 3, "unbound_interface";
@@ -112,6 +112,20 @@ drop_reasons! {
     BadProbe = 50, "bad_probe";
     /// An answer to a probe that this host didn't send, or sent too long ago.
     UnaskedProbe = 51, "unasked_probe";
+    /// The frame was shorter than the IP packet that its header announced: something cut it on its way here.
+    ShortFrame = 52, "short_frame";
+    /// An ARP packet that isn't for IPv4 over Ethernet with address lengths 4 and 6 (RFC 826).
+    BadArp = 53, "bad_arp";
+    /// An IPv6 extension header was longer than its packet, or at a place where it must not be (RFC 8200, 4.1).
+    BadExtension = 54, "bad_extension";
+    /// An IPv6 packet had more than 6 extension headers, or more than 256 bytes of them.
+    TooManyExtensions = 55, "too_many_extensions";
+    /// The IP packet was longer than 65,535 bytes: a jumbogram (RFC 2675), or a "BIG TCP" packet of Linux.
+    Jumbogram = 56, "jumbogram";
+    /// A fragment was empty, not a multiple of 8 bytes, or reached beyond the longest packet (RFC 791, RFC 8200).
+    BadFragment = 57, "bad_fragment";
+    /// A first fragment without all of its headers, or one that would lie over them (RFC 1858, RFC 7112).
+    TinyFragment = 58, "tiny_fragment";
 }
 
 /// Counters kept per port: one for each number below this.

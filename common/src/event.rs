@@ -1,5 +1,6 @@
 //! What goes up to the agent, and what comes back with a held packet.
 
+use crate::fragment::FragmentPorts;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Why a packet went up.
@@ -39,6 +40,8 @@ pub struct MissHeader {
     pub gso_size: u16,
     /// Tag that the kernel took out of the frame, with bit 12 for "present" (see `FlowHead::vlan`).
     pub vlan: u16,
+    /// What the kernel knew of a later fragment's packet: it isn't in the bytes.
+    pub fragment: FragmentPorts,
 }
 
 /// First bytes of a frame written to the inject TAP. It takes the place of an Ethernet header, so that the
@@ -60,5 +63,5 @@ pub struct InjectPrefix {
     pub ethertype: [u8; 2],
 }
 
-const _: () = assert!(size_of::<MissHeader>() == 16);
+const _: () = assert!(size_of::<MissHeader>() == 24);
 const _: () = assert!(size_of::<InjectPrefix>() == crate::frame::ETHERNET_LEN);

@@ -1,6 +1,18 @@
 //! Header extraction, the same code in the kernel programs and in the agent.
 //!
-//! Source: IEEE 802.3 and 802.1Q, RFC 826 (ARP), RFC 791 (IPv4), RFC 8200 (IPv6), RFC 792 and 4443 (ICMP).
+//! | file | what | sources |
+//! |---|---|---|
+//! | this one | Ethernet, tags, ARP | IEEE 802.3, 802.1Q, 802.1ad; RFC 826 |
+//! | `ipv4.rs` | IPv4 with options and fragments | RFC 791, 1858 |
+//! | `ipv6.rs` | IPv6 with extension headers and fragments | RFC 8200, 6946, 7112 |
+//! | `upper.rs` | ports, ICMP type, code and echo identifier | RFC 9293, 768, 9260, 792, 4443 |
+//!
+//! What can't be a packet is refused under a name. What a receiver alone can judge (checksums, L4 lengths and
+//! flags, the contents of options) isn't looked at.
+
+mod ipv4;
+mod ipv6;
+mod upper;
 
 use crate::drop::DropReason;
 use crate::key::{self, FlowKey, Fragment, Network, VLAN_PRESENT};
@@ -15,6 +27,8 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 /// Ethernet type of an 802.1ad tag.
 pub const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// Smallest Ethernet type: a smaller number is the length of an 802.3 frame.
+pub const ETHERTYPE_MIN: u16 = 0x0600;
 /// IP protocol numbers of which the key holds ports or type and code.
 pub mod protocol {
     /// ICMP.
@@ -33,8 +47,22 @@ pub mod protocol {
 
 /// Length of an Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
-/// Most bytes from the start of a frame that the extraction reads: Ethernet with a tag, IPv4 with options, ports.
-pub const HEADER_BYTES_MAX: usize = ETHERNET_LEN + 4 + 60 + 8;
+/// Length of a tag.
+const TAG_LEN: usize = 4;
+/// Length of an IPv6 header.
+const IPV6_LEN: usize = 40;
+/// Most extension headers of one IPv6 packet.
+pub const EXTENSION_HEADERS_MAX: usize = 6;
+/// Most bytes of the extension headers of one IPv6 packet.
+pub const EXTENSION_BYTES_MAX: usize = 256;
+/// Longest upper-layer header of which anything is read, or checked to be there: TCP without options.
+const UPPER_LEN_MAX: usize = 20;
+/// Most bytes from the start of a frame that the extraction reads.
+pub const HEADER_BYTES_MAX: usize =
+    ETHERNET_LEN + TAG_LEN + IPV6_LEN + EXTENSION_BYTES_MAX + UPPER_LEN_MAX;
+
+const _: () = assert!(HEADER_BYTES_MAX < 512, "Frame::blurred");
+const _: () = assert!(EXTENSION_BYTES_MAX > 60 - IPV6_LEN, "IPv4 options fit, too");
 
 /// Bytes of a frame, read with bounds checked. In the kernel this is packet memory, in the agent a slice.
 pub trait Frame {
@@ -43,6 +71,13 @@ pub trait Frame {
 
     /// Length of the whole frame in bytes.
     fn length(&self) -> usize;
+
+    /// The same number, below 512, of which the kernel's verifier knows nothing else: it walks through the rest of
+    /// a program again for each value that it can tell from the others.
+    #[inline(always)]
+    fn blurred(&self, number: usize) -> usize {
+        number
+    }
 
     /// A big-endian number at `offset`.
     #[inline(always)]
@@ -70,12 +105,37 @@ pub struct Headers {
     pub l3_offset: u16,
     /// Bytes of the network packet as its own header says; 0 for all but IP.
     pub l3_length: u16,
+    /// Bytes from the start of the frame to the upper-layer header; 0 for all but IP, and for later fragments.
+    pub l4_offset: u16,
+    /// Identification of a fragment; 0 for whole packets.
+    pub fragment_id: u32,
+}
+
+/// Bytes from the start of the frame that [`extract`] has to be able to read: few for what nearly every packet is,
+/// so that the kernel doesn't pull payload into the linear part of the packet.
+#[inline(always)]
+pub fn header_bytes<F: Frame + ?Sized>(frame: &F) -> usize {
+    // One read with one check: LLVM would compute with what isn't there, which the verifier refuses.
+    let Some([t0, t1, version, _, _, _, _, _, next]) = frame.bytes::<9>(12) else {
+        return HEADER_BYTES_MAX;
+    };
+    let ethertype = u16::from_be_bytes([t0, t1]);
+    if ethertype == ETHERTYPE_IPV4 && version == 0x45 {
+        ETHERNET_LEN + 20 + UPPER_LEN_MAX
+    } else if ethertype == ETHERTYPE_IPV6 && !ipv6::is_extension(next) {
+        ETHERNET_LEN + IPV6_LEN + UPPER_LEN_MAX
+    } else {
+        HEADER_BYTES_MAX
+    }
 }
 
 /// Fills `key` from a frame that came in at `port`. `vlan_tci` is a tag that the kernel took out of the frame.
 ///
+/// The outermost tag is the key's; a frame with another one behind it is opaque, whatever it carries.
+///
 /// # Errors
-/// [`DropReason::Truncated`] and [`DropReason::BadHeader`].
+/// [`DropReason::Truncated`], [`DropReason::BadHeader`] and the reasons from [`DropReason::ShortFrame`] to
+/// [`DropReason::TinyFragment`].
 #[inline(always)]
 pub fn extract<F: Frame + ?Sized>(
     frame: &F,
@@ -89,188 +149,94 @@ pub fn extract<F: Frame + ?Sized>(
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = ethernet;
     let mut ethertype = u16::from_be_bytes([t0, t1]);
     let mut offset = ETHERNET_LEN;
-    let mut tag = vlan_tci;
-    if tag.is_none() && (ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ) {
-        tag = Some(frame.number(ETHERNET_LEN).ok_or(DropReason::Truncated)?);
+    // A number and no Option: LLVM would compute with what isn't there, which the verifier refuses.
+    let mut vlan = vlan_tci.map_or(0, tag);
+    if vlan == 0 && (ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ) {
+        vlan = tag(frame.number(ETHERNET_LEN).ok_or(DropReason::Truncated)?);
         ethertype = frame
             .number(ETHERNET_LEN + 2)
             .ok_or(DropReason::Truncated)?;
-        offset = ETHERNET_LEN + 4;
+        offset = ETHERNET_LEN + TAG_LEN;
     }
     *key = FlowKey::default();
     key.head.port = port;
-    key.head.vlan = tag.map_or(0, |tci| (tci & 0x0fff) | VLAN_PRESENT);
+    key.head.vlan = vlan;
     key.head.dst_mac = [d0, d1, d2, d3, d4, d5];
     key.head.src_mac = [s0, s1, s2, s3, s4, s5];
     if ethertype == ETHERTYPE_IPV4 {
-        ipv4(frame, offset, key)
+        ipv4::extract(frame, offset, key)
     } else if ethertype == ETHERTYPE_IPV6 {
-        ipv6(frame, offset, key)
-    } else if ethertype == ETHERTYPE_ARP && is_ipv4_arp(frame, offset) {
+        ipv6::extract(frame, offset, key)
+    } else if ethertype == ETHERTYPE_ARP {
         arp(frame, offset, key)
     } else {
         key.head.class = key::class(0, Network::Other, Fragment::Whole);
-        key.head.l4_src = ethertype;
+        // The length of an 802.3 frame is no type: it would make each length a packet of its own kind.
+        key.head.l4_src = if ethertype < ETHERTYPE_MIN {
+            0
+        } else {
+            ethertype
+        };
         Ok(Headers {
-            ttl: 0,
             l3_offset: offset as u16,
-            l3_length: 0,
+            ..Headers::default()
         })
     }
 }
 
+/// The key's form of a tag's control information.
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(
-    frame: &F,
-    offset: usize,
-    key: &mut FlowKey,
-) -> Result<Headers, DropReason> {
-    let header = frame.bytes::<20>(offset).ok_or(DropReason::Truncated)?;
-    let [
-        version,
-        tos,
-        l0,
-        l1,
-        _,
-        _,
-        f0,
-        f1,
-        ttl,
-        protocol,
-        _,
-        _,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        h,
-    ] = header;
-    let header_length = usize::from(version & 0x0f) * 4;
-    let length = u16::from_be_bytes([l0, l1]);
-    let bad = version >> 4 != 4
-        || header_length < 20
-        || usize::from(length) < header_length
-        || offset + usize::from(length) > frame.length();
-    if bad {
-        return Err(DropReason::BadHeader);
-    }
-    let fragment_field = u16::from_be_bytes([f0, f1]);
-    let fragment = match (fragment_field & 0x1fff != 0, fragment_field & 0x2000 != 0) {
-        (true, _) => Fragment::Later,
-        (false, true) => Fragment::First,
-        (false, false) => Fragment::Whole,
-    };
-    key.head.class = key::class(0, Network::Ipv4, fragment);
-    key.head.protocol = protocol;
-    key.head.tos = tos;
-    key.set_src_v4([a, b, c, d]);
-    key.set_dst_v4([e, f, g, h]);
-    if fragment as u8 != Fragment::Later as u8 {
-        let payload = usize::from(length) - header_length;
-        l4(frame, offset + header_length, payload, key)?;
-    }
-    Ok(Headers {
-        ttl,
-        l3_offset: offset as u16,
-        l3_length: length,
-    })
+const fn tag(tci: u16) -> u16 {
+    (tci & 0x0fff) | VLAN_PRESENT
 }
 
+/// Which fragment begins at `start` (in units of 8 bytes) and has `payload` bytes; `headers` are the bytes of the
+/// packet that every fragment repeats.
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(
-    frame: &F,
-    offset: usize,
-    key: &mut FlowKey,
-) -> Result<Headers, DropReason> {
-    let header = frame.bytes::<8>(offset).ok_or(DropReason::Truncated)?;
-    let src = frame.bytes::<16>(offset + 8).ok_or(DropReason::Truncated)?;
-    let dst = frame
-        .bytes::<16>(offset + 24)
-        .ok_or(DropReason::Truncated)?;
-    let [version, class, _, _, l0, l1, protocol, ttl] = header;
-    let payload = u16::from_be_bytes([l0, l1]);
-    if version >> 4 != 6 || offset + 40 + usize::from(payload) > frame.length() {
-        return Err(DropReason::BadHeader);
-    }
-    key.head.class = key::class(0, Network::Ipv6, Fragment::Whole);
-    key.head.protocol = protocol;
-    key.head.tos = (version << 4) | (class >> 4);
-    key.src = src;
-    key.dst = dst;
-    l4(frame, offset + 40, usize::from(payload), key)?;
-    Ok(Headers {
-        ttl,
-        l3_offset: offset as u16,
-        l3_length: payload.saturating_add(40),
-    })
-}
-
-/// Ports, or ICMP type, code and identifier; protocols without them leave zeros.
-#[inline(always)]
-fn l4<F: Frame + ?Sized>(
-    frame: &F,
-    offset: usize,
+fn fragment(
+    start: u16,
+    more: bool,
     payload: usize,
-    key: &mut FlowKey,
-) -> Result<(), DropReason> {
-    let number = key.head.protocol;
-    let has_ports = number == protocol::TCP || number == protocol::UDP || number == protocol::SCTP;
-    let is_icmp = number == protocol::ICMP || number == protocol::ICMPV6;
-    if !has_ports && !is_icmp {
-        return Ok(());
+    headers: usize,
+) -> Result<Fragment, DropReason> {
+    let is_odd = more && !payload.is_multiple_of(8);
+    let end = usize::from(start) * 8 + payload + headers;
+    if payload == 0 || is_odd || end > 0xffff {
+        return Err(DropReason::BadFragment);
     }
-    if payload < 8 {
-        return Err(DropReason::Truncated);
-    }
-    let [a, b, c, d, e, f] = frame.bytes::<6>(offset).ok_or(DropReason::Truncated)?;
-    key.head.l4_src = u16::from_be_bytes([a, b]);
-    if has_ports {
-        key.head.l4_dst = u16::from_be_bytes([c, d]);
-    } else if is_echo(number, a) {
-        key.head.l4_dst = u16::from_be_bytes([e, f]);
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn is_echo(number: u8, icmp_type: u8) -> bool {
-    if number == protocol::ICMP {
-        icmp_type == 8 || icmp_type == 0
+    Ok(if start == 0 {
+        Fragment::First
     } else {
-        icmp_type == 128 || icmp_type == 129
-    }
+        Fragment::Later
+    })
 }
 
-/// Ethernet and IPv4 with lengths 6 and 4 (RFC 826); other ARP is an opaque frame.
-#[inline(always)]
-fn is_ipv4_arp<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
-    frame.bytes::<6>(offset) == Some([0, 1, 8, 0, 6, 4]) && frame.bytes::<28>(offset).is_some()
-}
-
+/// Only Ethernet and IPv4 with address lengths 6 and 4 (RFC 826): a receiver may take anything else for an answer
+/// that nobody checked.
 #[inline(always)]
 fn arp<F: Frame + ?Sized>(
     frame: &F,
     offset: usize,
     key: &mut FlowKey,
 ) -> Result<Headers, DropReason> {
-    let operation = frame.number(offset + 6).ok_or(DropReason::Truncated)?;
-    let sender = frame.bytes::<4>(offset + 14).ok_or(DropReason::Truncated)?;
-    let target = frame.bytes::<4>(offset + 24).ok_or(DropReason::Truncated)?;
+    let packet = frame.bytes::<28>(offset).ok_or(DropReason::Truncated)?;
+    let [h0, h1, p0, p1, hardware_len, protocol_len, o0, o1, ..] = packet;
+    if [h0, h1, p0, p1, hardware_len, protocol_len] != [0, 1, 8, 0, 6, 4] {
+        return Err(DropReason::BadArp);
+    }
+    let operation = u16::from_be_bytes([o0, o1]);
+    let [.., s0, s1, s2, s3, _, _, _, _, _, _, t0, t1, t2, t3] = packet;
     key.head.class = key::class(0, Network::Arp, Fragment::Whole);
     key.head.protocol = if operation > 255 {
         255
     } else {
         operation as u8
     };
-    key.set_src_v4(sender);
-    key.set_dst_v4(target);
+    key.set_src_v4([s0, s1, s2, s3]);
+    key.set_dst_v4([t0, t1, t2, t3]);
     Ok(Headers {
-        ttl: 0,
         l3_offset: offset as u16,
-        l3_length: 0,
+        ..Headers::default()
     })
 }
 
@@ -318,7 +284,7 @@ mod tests {
         for length in 0..PING.len() {
             let reason = key_of(&PING[..length]).unwrap_err();
             assert!(
-                matches!(reason, DropReason::Truncated | DropReason::BadHeader),
+                matches!(reason, DropReason::Truncated | DropReason::ShortFrame),
                 "{length}: {reason:?}"
             );
         }

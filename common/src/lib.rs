@@ -8,6 +8,7 @@
 pub mod drop;
 pub mod event;
 pub mod flood;
+pub mod fragment;
 pub mod frame;
 pub mod key;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod slot;
 pub mod tunnel;
 
 pub use drop::DropReason;
+pub use fragment::FragmentPorts;
 pub use frame::{Frame, Headers, extract};
 pub use key::{FlowKey, FlowKeyV4, Fragment, Network};
 pub use port::PortRecord;

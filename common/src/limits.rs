@@ -56,6 +56,11 @@ pub const TUNNEL_KEY_REUSE_SECS_MIN: u64 = 600;
 pub const FLOW_IDLE_TIMEOUT_SECS: u64 = 60;
 /// Seconds between the retirement of a slot and its next use.
 pub const SLOT_GRACE_SECS: u64 = 2;
+/// Packets in fragments whose first fragment is remembered, over all ports.
+pub const FRAGMENTS_MAX: u32 = 1 << 14;
+/// Seconds for which a first fragment is remembered: as long as Linux waits for the rest (RFC 791 asks for 15 at least,
+/// RFC 8200 for 60 at most).
+pub const FRAGMENT_TIMEOUT_SECS: u64 = 30;
 /// MACs learned on one port.
 pub const MACS_PER_PORT_MAX: usize = 1024;
 /// Seconds after which a learned MAC that no flow uses is forgotten.

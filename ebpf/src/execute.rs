@@ -25,7 +25,7 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
     let mut slot = slot;
     if let Some(group) = slot.select_group() {
         // A reader that met a group in the middle of a change: the agent knows the new decision.
-        let Some(chosen) = select(&packet.key, group, packet.length()) else {
+        let Some(chosen) = select(packet.key, group, packet.length()) else {
             return refuse(packet, origin, MissReason::NoFlow, DropReason::InjectStale);
         };
         slot = chosen;
@@ -88,15 +88,11 @@ fn l3_size(packet: &Packet) -> u32 {
     if payload == 0 {
         return packet.length().saturating_sub(offset as u32);
     }
-    let header = match packet.key.head.network() {
-        Network::Ipv4 => packet
-            .read::<1>(offset)
-            .map_or(20, |[first]| usize::from(first & 0x0f) * 4),
-        _ => 40,
-    };
+    let upper = packet.l4_offset();
+    let header = upper.saturating_sub(offset);
     let l4 = match packet.key.head.protocol {
         protocol::TCP => packet
-            .read::<1>(offset + header + 12)
+            .read::<1>(upper + 12)
             .map_or(20, |[first]| usize::from(first >> 4) * 4),
         _ => 8,
     };

@@ -119,13 +119,15 @@ unsafe extern "C" fn copy_to_remote(position: u32, copies: *mut c_void) -> i64 {
     // SAFETY: `place` is below the number of entries.
     let remote = unsafe { copies.list.remotes.get_unchecked(place(position)) };
     let ready = PEER_VALID | PEER_RESOLVED;
-    let Some(peer) = maps::PEERS
-        .get(remote.peer)
-        .filter(|peer| peer.flags & ready == ready)
-    else {
+    let Some(peer) = maps::PEERS.get(remote.peer) else {
         count::dropped(copies.ingress, DropReason::PeerUnknown);
         return CONTINUE;
     };
+    // Not in the line above: LLVM would mask the pointer with the condition, which the verifier refuses.
+    if peer.flags & ready != ready {
+        count::dropped(copies.ingress, DropReason::PeerUnknown);
+        return CONTINUE;
+    }
     // The clone before shares this packet's bytes: pulling makes them ours again.
     // SAFETY: plain numbers; a failure shows when the bytes are written.
     unsafe { bpf_skb_pull_data(copies.skb, 0) };

@@ -1,7 +1,7 @@
 //! Packets from the agent: each names the slot that is to be executed.
 
 use crate::packet::Packet;
-use crate::{count, execute, maps};
+use crate::{count, execute, fragments, maps};
 use aya_ebpf::bindings::BPF_F_ADJ_ROOM_FIXED_GSO;
 use aya_ebpf::helpers::bpf_skb_adjust_room;
 use weft_common::DropReason;
@@ -48,5 +48,6 @@ pub fn run(packet: &mut Packet) -> i32 {
     if let Err(reason) = packet.extract(port) {
         return count::dropped(u32::from(port), reason);
     }
+    fragments::track(packet);
     execute::run(packet, slot, target, execute::Origin::Agent)
 }

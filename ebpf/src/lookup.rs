@@ -17,7 +17,7 @@ const MASK_ID_SHIFT: u32 = 24;
 /// The slot for this packet and the reference that led to it.
 #[inline(always)]
 pub fn find(packet: &Packet, port: &PortRecord) -> Option<(&'static Slot, SlotRef)> {
-    let words = words(&packet.key);
+    let words = words(packet.key);
     let is_v6 = packet.key.head.network() as u8 == Network::Ipv6 as u8;
     let entry = CACHE.get_ptr_mut(maps::cpu() * CACHE_ENTRIES_PER_CPU + hash(words, is_v6))?;
     // SAFETY: a checked pointer into the stripe of this CPU.

@@ -2,7 +2,7 @@
 //!
 //! | program | attached to | stages, in order |
 //! |---|---|---|
-//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
+//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
 //! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
 //!
@@ -20,6 +20,7 @@
 mod count;
 mod execute;
 mod flood;
+mod fragments;
 mod inject;
 mod lookup;
 mod maps;
@@ -44,7 +45,9 @@ const SHOT: i32 = TC_ACT_SHOT as i32;
 /// A frame that a workload sent.
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
-    let mut packet = Packet::new(&ctx);
+    let Some(mut packet) = Packet::new(&ctx) else {
+        return SHOT;
+    };
     let Some(port) = maps::port_of_interface(packet.ifindex()) else {
         return count::dropped(0, DropReason::UnboundInterface);
     };
@@ -55,6 +58,7 @@ pub fn from_port(ctx: TcContext) -> i32 {
     if let Err(reason) = packet.extract(port as u16) {
         return count::dropped(port, reason);
     }
+    fragments::track(&mut packet);
     match lookup::find(&packet, record) {
         Some((slot, target)) => execute::run(&mut packet, slot, target, execute::Origin::Port),
         None => miss::send(&packet, record, MissReason::NoFlow),
@@ -64,7 +68,9 @@ pub fn from_port(ctx: TcContext) -> i32 {
 /// A frame from the underlay: only our own tunnel packets are looked at, everything else passes.
 #[classifier]
 pub fn from_underlay(ctx: TcContext) -> i32 {
-    let mut packet = Packet::new(&ctx);
+    let Some(mut packet) = Packet::new(&ctx) else {
+        return PASS;
+    };
     match tunnel::recognise(&packet) {
         Ok(None) => PASS,
         Ok(Some(arrival)) => tunnel::receive(&mut packet, arrival),
@@ -75,7 +81,10 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 /// A frame that the agent held or made: the slot in its prefix is executed and nothing else.
 #[classifier]
 pub fn from_inject(ctx: TcContext) -> i32 {
-    inject::run(&mut Packet::new(&ctx))
+    match Packet::new(&ctx) {
+        Some(mut packet) => inject::run(&mut packet),
+        None => SHOT,
+    }
 }
 
 /// "Dual MIT/GPL": the kernel refuses `bpf_perf_event_output` to objects that aren't GPL-compatible.

@@ -1,15 +1,18 @@
 //! Every map of the object. The agent pins each under its name; sizes that depend on the number of CPUs are
 //! set by the agent at load time.
 
+use crate::packet::Scratch;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerfEventArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray};
 use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
+use weft_common::fragment::{FragmentEntry, FragmentKey};
 use weft_common::limits::{
-    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, INTERFACES_MAX, MASKS_MAX, MEGAFLOWS_V4_MAX,
-    MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX, SLOTS_MAX,
+    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, FRAGMENTS_MAX, INTERFACES_MAX, MASKS_MAX,
+    MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX,
+    SLOTS_MAX,
 };
 use weft_common::peer::PeerRecord;
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
@@ -74,6 +77,14 @@ pub static PORT_COUNTERS: Array<PortCounters> = Array::with_max_entries(PORTS_MA
 /// Drops by port and reason, a stripe for each CPU: see `weft_common::drop::counter_index`.
 #[map(name = "drop_counters")]
 pub static DROP_COUNTERS: Array<u64> = Array::with_max_entries(COUNTERS_PER_CPU, MMAPABLE);
+
+/// First fragments of packets whose later ones may still come.
+#[map(name = "fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
+    LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
+/// What the running program keeps of its packet.
+#[map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Number of the CPU that runs this program.
 #[inline(always)]

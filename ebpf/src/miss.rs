@@ -37,6 +37,7 @@ pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
         vlan: packet
             .vlan_tci()
             .map_or(0, |tci| (tci & 0x0fff) | VLAN_PRESENT),
+        fragment: *packet.fragment,
     };
     // SAFETY: context and map are valid; header is initialised memory of the given size; the upper half of
     // the flags asks for at most `length` bytes of the packet.

@@ -1,19 +1,33 @@
 //! A packet on its way through a program: checked access to its bytes, its key and its headers.
 
+use crate::maps::SCRATCH;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
-use core::arch::asm;
-use weft_common::frame::HEADER_BYTES_MAX;
-use weft_common::{DropReason, FlowKey, Frame, Headers, extract};
+use weft_common::frame::header_bytes;
+use weft_common::{DropReason, FlowKey, FragmentPorts, Frame, Headers, extract};
 
 /// The packet of this program run.
 pub struct Packet<'a> {
     ctx: &'a TcContext,
     /// What the packet is matched by, after [`Packet::extract`].
-    pub key: FlowKey,
+    pub key: &'a mut FlowKey,
     /// Offsets and TTL, after [`Packet::extract`].
-    pub headers: Headers,
+    pub headers: &'a mut Headers,
+    /// What is known of a later fragment's first one, after `fragments::track`.
+    pub fragment: &'a mut FragmentPorts,
+    blur: *mut u64,
+}
+
+/// Key and headers of the packet that a CPU works on. In a map, not on the stack: the verifier would walk through
+/// everything after the extraction once for each way through it that leaves other known values behind.
+#[repr(C)]
+pub struct Scratch {
+    key: FlowKey,
+    headers: Headers,
+    fragment: FragmentPorts,
+    /// A number of which the verifier knows nothing when it comes out again.
+    blur: u64,
 }
 
 /// Packet memory, read with the bounds that the verifier wants to see.
@@ -21,6 +35,8 @@ struct Bytes {
     start: usize,
     end: usize,
     length: usize,
+    /// `Scratch::blur`
+    blur: *mut u64,
 }
 
 impl Frame for Bytes {
@@ -38,16 +54,45 @@ impl Frame for Bytes {
     fn length(&self) -> usize {
         self.length
     }
+
+    #[inline(always)]
+    fn blurred(&self, number: usize) -> usize {
+        // SAFETY: this CPU's own, in a map.
+        let blurred = unsafe {
+            self.blur.write_volatile(number as u64);
+            self.blur.read_volatile()
+        };
+        bounded(blurred as usize)
+    }
+}
+
+/// A number below 512 of which the verifier knows just that: it refuses packet offsets without a bound.
+#[inline(always)]
+fn bounded(number: usize) -> usize {
+    let mut bounded = number as u64;
+    // SAFETY: plain arithmetic.
+    unsafe { core::arch::asm!("{0} &= 511", inout(reg) bounded) };
+    bounded as usize
 }
 
 impl<'a> Packet<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a TcContext) -> Packet<'a> {
-        Packet {
+    pub fn new(ctx: &'a TcContext) -> Option<Packet<'a>> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own, and programs run one after the other on it.
+        let Scratch {
+            key,
+            headers,
+            fragment,
+            blur,
+        } = unsafe { &mut *scratch };
+        Some(Packet {
             ctx,
-            key: FlowKey::default(),
-            headers: Headers::default(),
-        }
+            key,
+            headers,
+            fragment,
+            blur,
+        })
     }
 
     /// The kernel's view of the packet.
@@ -107,22 +152,22 @@ impl<'a> Packet<'a> {
     /// Fills key and headers.
     #[inline(always)]
     pub fn extract(&mut self, port: u16) -> Result<(), DropReason> {
-        self.pull_headers(HEADER_BYTES_MAX as u32);
-        self.headers = extract(&self.frame(), port, self.vlan_tci(), &mut self.key)?;
+        self.pull_headers(header_bytes(&self.frame()) as u32);
+        *self.fragment = FragmentPorts::default();
+        *self.headers = extract(&self.frame(), port, self.vlan_tci(), self.key)?;
         Ok(())
     }
 
-    /// Where the network header begins, after [`Packet::extract`]. At most two tags precede it; the bound is said
-    /// again where LLVM can't take it away, as the verifier forgets it when the number lies in memory meanwhile.
+    /// Where the network header begins, as an offset that the verifier takes.
     #[inline(always)]
     pub fn l3_offset(&self) -> usize {
-        let offset = usize::from(self.headers.l3_offset);
-        let bounded;
-        // SAFETY: an AND on a register.
-        unsafe {
-            asm!("{0} &= 63", inout(reg) offset => bounded, options(pure, nomem, nostack, preserves_flags));
-        }
-        bounded
+        bounded(usize::from(self.headers.l3_offset))
+    }
+
+    /// Where the upper-layer header begins (0: there is none), as an offset that the verifier takes.
+    #[inline(always)]
+    pub fn l4_offset(&self) -> usize {
+        bounded(usize::from(self.headers.l4_offset))
     }
 
     #[inline(always)]
@@ -131,6 +176,7 @@ impl<'a> Packet<'a> {
             start: self.ctx.data(),
             end: self.ctx.data_end(),
             length: self.length() as usize,
+            blur: self.blur,
         }
     }
 

@@ -38,7 +38,7 @@ pub fn build(ws: &Workspace) -> Result<()> {
         .env(
             "RUSTFLAGS",
             format!(
-                "-C debuginfo=2 -C link-arg=--btf -C linker={}",
+                "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order -C linker={}",
                 linker.display()
             ),
         );

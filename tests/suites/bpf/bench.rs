@@ -40,6 +40,8 @@ pub struct Run {
 pub struct Bench {
     pub kernel: Kernel,
     pub table: FlowTable,
+    /// Folder of the pins.
+    pub pin: PathBuf,
 }
 
 /// Runs `test` with a bench of its own.
@@ -71,8 +73,8 @@ impl Drop for Pins {
 
 impl Bench {
     fn new(pin: PathBuf) -> Bench {
-        let mut kernel =
-            Kernel::open(&KernelConfig { pin }).expect("the kernel takes the programs");
+        let mut kernel = Kernel::open(&KernelConfig { pin: pin.clone() })
+            .expect("the kernel takes the programs");
         let attachment = kernel.attach_port(PORT, "lo").expect("attached to lo");
         for (port, ifindex) in [(PORT, attachment.ifindex), (OTHER, 4711)] {
             let record = PortRecord {
@@ -90,7 +92,7 @@ impl Bench {
             .expect("remote host");
         kernel.write_peer(1, &peer()).expect("underlay record");
         let table = FlowTable::new(kernel.slot_generation());
-        Bench { kernel, table }
+        Bench { kernel, table, pin }
     }
 
     /// Runs a program once over a frame that came in on the loopback interface.

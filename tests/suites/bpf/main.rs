@@ -4,6 +4,7 @@ mod bench;
 mod frames;
 
 mod cache;
+mod fragments;
 mod inject;
 mod key;
 mod miss;
@@ -11,3 +12,4 @@ mod port;
 mod probe;
 mod select;
 mod underlay;
+mod verifier;

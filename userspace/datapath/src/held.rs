@@ -3,7 +3,7 @@
 
 use weft_common::event::InjectPrefix;
 use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, protocol};
-use weft_common::{FlowKey, Headers, Network, SlotRef, extract};
+use weft_common::{FlowKey, Fragment, FragmentPorts, Headers, Network, SlotRef, extract};
 use zerocopy::IntoBytes;
 
 /// Bytes of `struct virtio_net_hdr` (virtio 1.2, 5.1.6).
@@ -23,6 +23,8 @@ pub struct HeldPacket {
     pub gso_size: u16,
     /// Tag that the kernel took out of the frame.
     pub vlan_tci: Option<u16>,
+    /// What the kernel knew of a later fragment's packet.
+    pub fragment: FragmentPorts,
 }
 
 impl HeldPacket {
@@ -32,6 +34,7 @@ impl HeldPacket {
             frame,
             gso_size: 0,
             vlan_tci: None,
+            fragment: FragmentPorts::default(),
         }
     }
 
@@ -42,7 +45,7 @@ impl HeldPacket {
             return 0;
         };
         let l3 = usize::from(headers.l3_offset);
-        match l4_offset(&self.frame, &key, &headers) {
+        match l4_offset(&key, &headers) {
             Some(l4) if self.gso_size != 0 => {
                 l4 - l3 + l4_length(&self.frame, &key, l4) + usize::from(self.gso_size)
             }
@@ -83,7 +86,7 @@ impl HeldPacket {
         let Ok(headers) = extract(self.frame.as_slice(), 0, self.vlan_tci, &mut key) else {
             return header;
         };
-        let Some(l4) = l4_offset(&self.frame, &key, &headers) else {
+        let Some(l4) = l4_offset(&key, &headers) else {
             return header;
         };
         let Some(checksum_offset) = checksum_offset(key.head.protocol) else {
@@ -131,13 +134,10 @@ fn checksum_offset(number: u8) -> Option<usize> {
     }
 }
 
-fn l4_offset(frame: &[u8], key: &FlowKey, headers: &Headers) -> Option<usize> {
-    let l3 = usize::from(headers.l3_offset);
-    match key.head.network() {
-        Network::Ipv4 => Some(l3 + usize::from(frame.get(l3)? & 0x0f) * 4),
-        Network::Ipv6 => Some(l3 + 40),
-        Network::Arp | Network::Other => None,
-    }
+/// Where the L4 header of a whole packet begins: a fragment is neither cut nor has it a checksum of its own.
+fn l4_offset(key: &FlowKey, headers: &Headers) -> Option<usize> {
+    let is_whole = key.head.fragment() == Fragment::Whole;
+    (is_whole && headers.l4_offset != 0).then_some(usize::from(headers.l4_offset))
 }
 
 /// Whether the L4 checksum field holds just the pseudo header's sum, as it does while the sender's kernel

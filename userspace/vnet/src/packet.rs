@@ -4,7 +4,7 @@
 
 use crate::id::PortId;
 use weft_common::frame::{Headers, extract};
-use weft_common::{DropReason, FlowKey};
+use weft_common::{DropReason, FlowKey, FragmentPorts};
 
 /// Where a packet enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ impl<'a> Packet<'a> {
     /// `vlan_tci` is a tag that the kernel took out of the frame.
     ///
     /// # Errors
-    /// [`DropReason::Truncated`] and [`DropReason::BadHeader`].
+    /// As [`extract`].
     pub fn parse(
         entry: Entry,
         port_index: u16,
@@ -49,6 +49,14 @@ impl<'a> Packet<'a> {
             key,
             headers,
         })
+    }
+
+    /// The packet with what is known of the first fragment, where it is a later one (else unchanged): its key is the
+    /// kernel's then.
+    #[must_use]
+    pub fn after(mut self, first: &FragmentPorts) -> Packet<'a> {
+        first.complete(&mut self.key.head);
+        self
     }
 
     /// The bytes after the Ethernet header and its tag, as far as they are there.

@@ -154,6 +154,8 @@ const ANY_HEADERS: Headers = Headers {
     ttl: u8::MAX,
     l3_offset: ETHERNET_LEN as u16,
     l3_length: 0,
+    l4_offset: 0,
+    fragment_id: 0,
 };
 
 /// A packet that takes this flow: what it doesn't match is zero.

@@ -78,7 +78,7 @@ impl<D: Datapath> Engine<D> {
         } = miss;
         let entry = Entry::Workload(port);
         let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
-            Ok(packet) => packet,
+            Ok(packet) => packet.after(&held.fragment),
             Err(reason) => return self.count_drop(Some(port), reason),
         };
         let is_flow_miss = reason == MissReason::NoFlow as u8;

@@ -124,7 +124,7 @@ impl<D: Datapath> Engine<D> {
         } = held;
         let port = Some(port_of(entry));
         let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
-            Ok(packet) => packet,
+            Ok(packet) => packet.after(&held.fragment),
             Err(reason) => return self.count_drop(port, reason),
         };
         let outcome = self.decide(&packet, &mut NoTrace);

@@ -33,6 +33,8 @@ const MAPS: &[&str] = &[
     "miss_buckets",
     "port_counters",
     "drop_counters",
+    "fragments",
+    "scratch",
 ];
 const PROGRAMS: &[&str] = &["from_port", "from_underlay", "from_inject"];
 

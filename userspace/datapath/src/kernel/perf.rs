@@ -352,6 +352,7 @@ fn parse_sample(bytes: &[u8]) -> Option<Miss> {
             frame: frame.to_vec(),
             gso_size: header.gso_size,
             vlan_tci: (header.vlan & VLAN_PRESENT != 0).then_some(header.vlan & 0x0fff),
+            fragment: header.fragment,
         },
     })
 }
