@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`misses`] | a packet came up: decide, send it on, install the flow |
 //! | [`flows`] | flows with their tags; what a change concerns is decided again |
+//! | [`choices`] | groups of next hops |
 //! | [`adoption`] | what an earlier agent left goes on and is decided again |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
@@ -16,6 +17,7 @@
 
 pub mod adoption;
 pub mod audit;
+pub mod choices;
 pub mod floods;
 pub mod flows;
 mod indices;

@@ -166,10 +166,13 @@ fn device(out: &mut String, model: &Model, name: &str, id: DeviceId, router: Opt
             RouteAction::Blackhole => "action: blackhole".into(),
             RouteAction::Reject => "action: reject".into(),
         };
+        let from = route.from.map(|from| format!("from: {from}, "));
         let _ = writeln!(
             out,
-            "      - {{ to: {}, {action}, weight: {} }}",
-            route.to, route.weight
+            "      - {{ to: {}, {}{action}, weight: {} }}",
+            route.to,
+            from.unwrap_or_default(),
+            route.weight
         );
     }
 }

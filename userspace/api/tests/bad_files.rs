@@ -158,6 +158,10 @@ route { to: 10.0.9.1/24, action: reject }
     6:15: found `10.0.9.1/24`, expected a prefix without host bits: 10.0.9.0/24
 route { to: 10.0.9.0, action: reject }
     6:15: found `10.0.9.0`, expected a prefix like 10.0.1.0/24 or fd00:1::/64
+route { to: 10.0.9.0/24, from: 10.0.1.1/24, action: reject }
+    6:34: found `10.0.1.1/24`, expected a prefix without host bits: 10.0.1.0/24
+route { to: 10.0.9.0/24, from: "fd00:1::/64", action: reject }
+    6:9: packets for 10.0.9.0/24 don't come from fd00:1::/64: expected an IPv4 prefix
 route { to: 10.0.9.0/24, action: drop }
     6:36: found `drop`, expected `blackhole` or `reject`
 route { to: 10.0.9.0/24, action: reject, via: 10.0.2.254 }

@@ -88,7 +88,7 @@ fn routers(out: &mut String, choices: &mut Choices<'_>, bridges: u8) {
             );
         }
         if choices.yes() {
-            out.push_str("    routes: [{ to: 10.9.0.0/16, via: 10.0.0.9 }, { to: 0.0.0.0/0, action: blackhole, weight: 7 }]\n");
+            out.push_str("    routes: [{ to: 10.9.0.0/16, via: 10.0.0.9 }, { to: 10.9.0.0/16, from: 10.1.0.0/16, via: 10.0.0.9, weight: 7 }, { to: 0.0.0.0/0, action: blackhole, weight: 7 }]\n");
         }
     }
     // Router 0 joins the bridges' spare ports, in one of two orders, or not at all.

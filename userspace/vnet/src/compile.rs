@@ -3,10 +3,10 @@
 //! No state. Called by the agent when it installs a flow, and when outputs move.
 
 use crate::id::{BridgeId, HostId, PortId};
-use crate::simulate::{Outcome, Verdict};
+use crate::simulate::{Member, Outcome, Verdict};
 use crate::snapshot::Snapshot;
 use std::collections::HashMap;
-use weft_common::slot::{Output, SET_MACS};
+use weft_common::slot::{Choice, Output, SET_MACS};
 use weft_common::{DropReason, Slot};
 
 /// A remote host in the kernel's tables.
@@ -32,7 +32,8 @@ pub struct Placement {
 /// The slot that carries out `outcome` on `host`, with generation 0. An output that isn't there becomes a drop:
 /// [`DropReason::PortUnbound`], [`DropReason::PeerUnknown`] or [`DropReason::OutputGone`].
 ///
-/// What may not be installed becomes [`Output::Agent`], or, for a drop, that drop.
+/// What may not be installed becomes [`Output::Agent`], or, for a drop, that drop. A choice has group 0: the group is
+/// made of the [`compile_member`]s by whoever keeps the groups.
 pub fn compile(
     outcome: &Outcome,
     snapshot: &Snapshot,
@@ -43,6 +44,13 @@ pub fn compile(
         Verdict::Deliver(port) => deliver(*port, snapshot, host, placement),
         Verdict::Flood { domain } => flood(*domain, snapshot, host, placement),
         Verdict::Drop { reason, cause: _ } => drop(*reason),
+        // Guards and rewrite are the members'.
+        Verdict::Select(_) => {
+            return Slot {
+                choice: Choice::Select as u8,
+                ..Slot::default()
+            };
+        }
         Verdict::Answered | Verdict::Wait { .. } => Slot {
             output: Output::Agent as u8,
             ..Slot::default()
@@ -55,6 +63,22 @@ pub fn compile(
         slot.dst_mac = destination.0;
     }
     slot
+}
+
+/// The slot of one of the ways that a choice leads to, likewise. What may not be installed is for the agent.
+pub fn compile_member(
+    member: &Member,
+    snapshot: &Snapshot,
+    host: HostId,
+    placement: &Placement,
+) -> Slot {
+    if member.outcome.install {
+        return compile(&member.outcome, snapshot, host, placement);
+    }
+    Slot {
+        output: Output::Agent as u8,
+        ..Slot::default()
+    }
 }
 
 fn drop(reason: DropReason) -> Slot {

@@ -151,6 +151,17 @@ impl Topology {
     }
 
     pub(crate) fn route(&mut self, router: &str, to: &str, action: RouteAction, weight: u32) {
+        self.route_from(router, to, None, action, weight);
+    }
+
+    pub(crate) fn route_from(
+        &mut self,
+        router: &str,
+        to: &str,
+        from: Option<&str>,
+        action: RouteAction,
+        weight: u32,
+    ) {
         let found = self
             .model
             .routers
@@ -160,6 +171,7 @@ impl Topology {
         let mut router = (**found).clone();
         router.routes.push(Route {
             to: to.parse().unwrap(),
+            from: from.map(|from| from.parse().unwrap()),
             action,
             weight,
         });

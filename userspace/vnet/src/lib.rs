@@ -22,6 +22,7 @@ pub mod too_big;
 pub mod trace;
 pub mod workload;
 
+mod trie;
 mod walk;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod fixture;
 #[cfg(test)]
 mod properties;
 
-pub use compile::{Peer, Placement, compile};
+pub use compile::{Peer, Placement, compile, compile_member};
 pub use flow_state::{FlowState, StateEntry};
 pub use id::{BridgeId, HostId, PortId, RouterId, TenantId, ZoneId};
 pub use mac::Mac;
@@ -38,7 +39,10 @@ pub use model::{
     Operation, Port, PortAddress, Route, RouteAction, Router, Tenant, TunnelZone,
 };
 pub use packet::{Entry, Packet};
-pub use simulate::{Cause, Emission, Origin, Outcome, Verdict, advertisements, ask, simulate};
+pub use route::NextHop;
+pub use simulate::{
+    Cause, Emission, Member, Origin, Outcome, Verdict, advertisements, ask, simulate,
+};
 pub use snapshot::{Activity, FloodDomain, Snapshot};
 pub use tag::{Tag, changed_tags};
 pub use text::{describe_match, describe_match_on, describe_outcome};

@@ -61,6 +61,12 @@ impl Mask {
         self.0.set_src_v4([0xff; 4]);
     }
 
+    /// Bits of the IPv4 source.
+    pub fn src_v4_bits(&mut self, bits: u32) {
+        let seen = u32::from_be_bytes(self.0.src_v4()) | bits;
+        self.0.set_src_v4(seen.to_be_bytes());
+    }
+
     /// Leading bits of the IPv6 source.
     pub fn src_v6(&mut self, length: u8) {
         widen(&mut self.0.src, length);

@@ -51,7 +51,7 @@ pub struct Router {
     pub tenant: TenantId,
     /// Unique among the tenant's bridges and routers.
     pub name: String,
-    /// Static routes; of two with one prefix and weight the first is used.
+    /// Static routes. The longest destination counts, then the longest source, then the lowest weight.
     #[serde(default)]
     pub routes: Vec<Route>,
 }
@@ -61,9 +61,12 @@ pub struct Router {
 pub struct Route {
     /// Destinations, of the family of the next hop.
     pub to: IpNet,
+    /// Sources, of the same family; all of them when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpNet>,
     /// What happens to packets for them.
     pub action: RouteAction,
-    /// Of equal prefixes the lowest weight is used.
+    /// Of equal prefixes the lowest weight is used; next hops of one weight share the packets.
     #[serde(default = "default_weight")]
     pub weight: u32,
 }
@@ -463,6 +466,23 @@ impl fmt::Display for Kind {
         } else {
             self.name()
         })
+    }
+}
+
+/// `10.9.0.0/16 from 10.0.1.0/24 via 10.0.2.254`; the weight is left out.
+impl fmt::Display for Route {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Route {
+            to,
+            from,
+            action,
+            weight: _,
+        } = self;
+        write!(out, "{to} ")?;
+        if let Some(from) = from {
+            write!(out, "from {from} ")?;
+        }
+        write!(out, "{action}")
     }
 }
 

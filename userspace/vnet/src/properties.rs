@@ -248,7 +248,11 @@ fn route(topology: &mut Topology, dice: &mut Dice, router: usize) {
         }
     };
     let weight = dice.pick(&[100, 100, 50]);
-    topology.route(&format!("r{router}"), to, action, weight);
+    let mut from = dice.pick(&[None, None, None, Some("10.0.0.0/25"), Some("10.0.1.8/29")]);
+    if to.contains(':') {
+        from = from.map(|_| "fd00:1::/120");
+    }
+    topology.route_from(&format!("r{router}"), to, from, action, weight);
 }
 
 /// Something that a host may have learned, or may believe to have.
@@ -517,7 +521,14 @@ proptest! {
             random.as_mut_bytes().copy_from_slice(&noise);
             for other in sent.iter().map(|other| other.packet().key).chain([random]) {
                 let key = mixed(&packet.key, &outcome.mask, &other);
-                let again = decide(&snapshot, &topology.state, &Packet { key, ..packet });
+                let mut again = decide(&snapshot, &topology.state, &Packet { key, ..packet });
+                if let Verdict::Select(_) = again.verdict {
+                    // Each packet says what its own next hop needs, and one whose TTL ends makes no flow.
+                    again.emit.clone_from(&outcome.emit);
+                    if !again.install {
+                        continue;
+                    }
+                }
                 prop_assert_eq!(&again, &outcome, "{:?} and {:?}", packet.key, key);
             }
         }
@@ -563,9 +574,10 @@ proptest! {
             let outcome = decide(&snapshot, &topology.state, &packet);
             packet.headers.ttl = ttl;
             let again = decide(&snapshot, &topology.state, &packet);
-            if outcome.install && ttl > outcome.ttl_decrement {
+            let routers = outcome.taken(&packet.key).ttl_decrement;
+            if outcome.install && ttl > routers {
                 prop_assert_eq!(&again, &outcome);
-            } else if outcome.install && outcome.ttl_decrement > 0 {
+            } else if outcome.install && routers > 0 {
                 prop_assert!(!again.install, "{:?}", again);
             }
         }

@@ -1,15 +1,19 @@
-//! A router's routing table: longest prefix match that also says how many bits of the address decided.
+//! A router's routing table: what to do with a packet by its destination and source, and how many bits decided.
 //!
 //! Built by the snapshot from a router's ports and static routes; immutable. Read by the router device.
 
 use crate::id::PortId;
 use crate::model::{Port, Route, RouteAction};
-use ipnet::IpNet;
+use crate::trie::Trie;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use weft_common::limits::NEXT_HOPS_MAX;
+use weft_common::select;
 
 /// What a router does with packets for a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// It is the router's own address.
     Local,
@@ -21,13 +25,8 @@ pub enum Target {
         /// The egress port.
         port: PortId,
     },
-    /// The next hop is a neighbour on this port.
-    Via {
-        /// The egress port.
-        port: PortId,
-        /// The next hop.
-        address: IpAddr,
-    },
+    /// Any of these next hops, each of them once, in order, at most [`NEXT_HOPS_MAX`].
+    Via(Vec<NextHop>),
     /// A route says to drop in silence.
     Blackhole,
     /// A route says to refuse.
@@ -39,6 +38,27 @@ pub enum Target {
         /// Why it isn't one.
         why: Inactive,
     },
+}
+
+/// A neighbour that takes packets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NextHop {
+    /// The egress port.
+    pub port: PortId,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+impl NextHop {
+    /// The same number on every host: what a choice among next hops is computed from.
+    pub fn identity(&self) -> u64 {
+        let (port_high, port_low) = self.port.0.as_u64_pair();
+        let address = match self.address {
+            IpAddr::V4(it) => u128::from(it.to_bits()),
+            IpAddr::V6(it) => it.to_bits(),
+        };
+        select::identity(&[port_high, port_low, (address >> 64) as u64, address as u64])
+    }
 }
 
 /// Why the next hop of a route isn't a neighbour.
@@ -61,33 +81,43 @@ impl Inactive {
 }
 
 /// What a lookup found, and what it took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    /// The longest prefix that holds the address, with what to do.
-    pub route: Option<(IpNet, Target)>,
-    /// Leading bits of the address that prove it: they agree with the prefix, and with no longer one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup<'a> {
+    /// What to do, in order of preference: the longest destination, then the longest source, then the lowest weight.
+    /// All but the last are next hops: where none of them can be reached, the following counts.
+    pub routes: Vec<Found<'a>>,
+    /// Leading bits of the destination that prove it.
     pub bits: u8,
+    /// Leading bits of the source that prove it, when none of the routes counts.
+    pub source_bits: u8,
 }
 
-/// All prefixes that a router knows. Two tables are equal when they decide everything alike.
-#[derive(Clone, Debug, Default)]
+/// A route that a lookup found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Destinations.
+    pub to: IpNet,
+    /// Sources; none for all of them.
+    pub from: Option<IpNet>,
+    /// What to do.
+    pub target: &'a Target,
+    /// Leading bits of the source that prove that this one, or one before it, counts.
+    pub source_bits: u8,
+}
+
+/// All routes that a router knows. Two tables are equal when they decide everything alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingTable {
-    entries: Vec<(IpNet, Target)>,
-    /// Two binary tries: node 0 is the root of IPv4's, node 1 that of IPv6's.
-    nodes: Vec<Node>,
+    /// By destination, then by source, where a prefix of length 0 stands for all; by weight, the lowest first.
+    destinations: Trie<Trie<Vec<Target>>>,
     /// Routes whose next hop isn't a neighbour, as a table of [`Target::Inactive`]; none when there is no such.
     inactive: Option<Box<RoutingTable>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Node {
-    /// Next node for a 0 and a 1; 0 for none.
-    children: [u32; 2],
-    /// Index into `entries` plus one; 0 for none.
-    entry: u32,
-}
+/// Targets by destination and source, and by their rank.
+type Ranked = BTreeMap<IpNet, BTreeMap<IpNet, BTreeMap<Rank, Target>>>;
 
-/// Which of several entries for one prefix counts: the lowest.
+/// Which of several entries for one destination and source counts: the lowest.
 type Rank = u64;
 
 const RANK_LOCAL: Rank = 0;
@@ -114,141 +144,149 @@ impl RoutingTable {
     pub fn new<'a>(ports: impl Iterator<Item = &'a Port>, routes: &[Route]) -> RoutingTable {
         let ports: Vec<&Port> = ports.collect();
         let networks = networks(ports.iter().copied());
-        let mut best = BTreeMap::new();
+        let mut ranked = Ranked::new();
+        let mut offer = |to: IpNet, rank, target| offer(&mut ranked, to, None, rank, target);
         for own in ports.iter().filter_map(|port| port.link_local()) {
-            offer(&mut best, IpAddr::V6(own).into(), RANK_LOCAL, Target::Local);
+            offer(IpAddr::V6(own).into(), RANK_LOCAL, Target::Local);
         }
         for (address, bits) in NOT_UNICAST {
             if let Ok(prefix) = IpNet::new(address, bits) {
-                offer(&mut best, prefix, RANK_NOT_UNICAST, Target::NotUnicast);
+                offer(prefix, RANK_NOT_UNICAST, Target::NotUnicast);
             }
         }
         for &(port, network) in &networks {
-            offer(&mut best, network.addr().into(), RANK_LOCAL, Target::Local);
-            offer(
-                &mut best,
-                network.trunc(),
-                RANK_CONNECTED,
-                Target::Connected { port },
-            );
+            offer(network.addr().into(), RANK_LOCAL, Target::Local);
+            offer(network.trunc(), RANK_CONNECTED, Target::Connected { port });
             for address in not_in_subnet(network).into_iter().flatten() {
-                let prefix = address.into();
-                offer(&mut best, prefix, RANK_NOT_UNICAST, Target::NotUnicast);
+                offer(address.into(), RANK_NOT_UNICAST, Target::NotUnicast);
             }
         }
-        let mut unused = BTreeMap::new();
-        for route in routes {
-            let target = match route.action {
-                RouteAction::Via(address) => match connected(&networks, address) {
-                    Ok(port) => Target::Via { port, address },
-                    Err(why) => Target::Inactive { address, why },
-                },
-                RouteAction::Blackhole => Target::Blackhole,
-                RouteAction::Reject => Target::Reject,
-            };
-            let rank = RANK_STATIC + Rank::from(route.weight);
-            let is_inactive = matches!(target, Target::Inactive { .. });
-            let into = if is_inactive { &mut unused } else { &mut best };
-            offer(into, route.to.trunc(), rank, target);
-        }
-        let inactive = (!unused.is_empty()).then(|| Box::new(Self::of_best(unused)));
+        let inactive = static_routes(&mut ranked, &networks, routes);
         RoutingTable {
-            inactive,
-            ..Self::of_best(best)
+            destinations: trie_of(ranked),
+            inactive: (!inactive.is_empty()).then(|| {
+                Box::new(RoutingTable {
+                    destinations: trie_of(inactive),
+                    inactive: None,
+                })
+            }),
         }
     }
 
-    fn of_best(best: BTreeMap<IpNet, (Rank, Target)>) -> RoutingTable {
-        let entries = best
-            .into_iter()
-            .map(|(prefix, (_, target))| (prefix, target));
-        Self::from_entries(entries.collect())
-    }
-
-    /// The table of these prefixes, each of them once.
-    pub fn from_entries(entries: Vec<(IpNet, Target)>) -> RoutingTable {
-        let mut table = RoutingTable {
-            nodes: vec![Node::default(); 2],
-            entries,
-            inactive: None,
-        };
-        for index in 0..table.entries.len() {
-            table.insert(index);
-        }
-        table
-    }
-
-    /// Every prefix, in order.
-    pub fn entries(&self) -> &[(IpNet, Target)] {
-        &self.entries
-    }
-
-    /// The longest prefix that holds `address`; when there is none, the longest that is inactive.
-    pub fn lookup(&self, address: IpAddr) -> Lookup {
-        let used = self.lookup_used(address);
+    /// What to do with packets between two addresses of one family; when nothing, the longest that is inactive.
+    pub fn lookup(&self, source: IpAddr, destination: IpAddr) -> Lookup<'_> {
+        let used = self.lookup_used(source, destination);
         match &self.inactive {
-            Some(inactive) if used.route.is_none() => {
-                let unused = inactive.lookup_used(address);
-                let bits = used.bits.max(unused.bits);
-                Lookup { bits, ..unused }
+            Some(inactive) if used.routes.is_empty() => {
+                let mut unused = inactive.lookup_used(source, destination);
+                unused.routes.truncate(1);
+                for found in &mut unused.routes {
+                    found.source_bits = found.source_bits.max(used.source_bits);
+                }
+                Lookup {
+                    routes: unused.routes,
+                    bits: used.bits.max(unused.bits),
+                    source_bits: used.source_bits.max(unused.source_bits),
+                }
             }
             _ => used,
         }
     }
 
-    fn lookup_used(&self, address: IpAddr) -> Lookup {
-        let mut found = 0;
-        let mut node = self.nodes.get(root(address)).copied().unwrap_or_default();
-        let mut bits = 0;
-        loop {
-            if node.entry != 0 {
-                found = node.entry;
+    fn lookup_used(&self, source: IpAddr, destination: IpAddr) -> Lookup<'_> {
+        let destinations = self.destinations.lookup(destination);
+        let mut lookup = Lookup {
+            routes: Vec::new(),
+            bits: destinations.bits,
+            source_bits: 0,
+        };
+        for (to, sources) in destinations.entries {
+            let sources = sources.lookup(source);
+            lookup.source_bits = lookup.source_bits.max(sources.bits);
+            for (from, targets) in sources.entries {
+                for target in targets {
+                    lookup.routes.push(Found {
+                        to: *to,
+                        from: (from.prefix_len() > 0).then_some(*from),
+                        target,
+                        source_bits: lookup.source_bits,
+                    });
+                    if !matches!(target, Target::Via(_)) {
+                        return lookup;
+                    }
+                }
             }
-            if node.children == [0, 0] {
-                break;
-            }
-            let next = node.children[bit(address, bits)];
-            // There are longer prefixes: this bit says whether the address may be in one.
-            bits += 1;
-            if next == 0 {
-                break;
-            }
-            node = self.nodes[next as usize];
         }
-        let route = (found as usize)
-            .checked_sub(1)
-            .map(|index| self.entries[index]);
-        Lookup { route, bits }
-    }
-
-    fn insert(&mut self, index: usize) {
-        let (prefix, _) = self.entries[index];
-        let mut at = root(prefix.addr());
-        for depth in 0..prefix.prefix_len() {
-            let side = bit(prefix.addr(), depth);
-            if self.nodes[at].children[side] == 0 {
-                self.nodes[at].children[side] = self.nodes.len() as u32;
-                self.nodes.push(Node::default());
-            }
-            at = self.nodes[at].children[side] as usize;
-        }
-        self.nodes[at].entry = index as u32 + 1;
+        lookup
     }
 }
 
-impl PartialEq for RoutingTable {
-    fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries && self.inactive == other.inactive
+/// Adds the static routes; returns those whose next hop isn't a neighbour.
+fn static_routes(ranked: &mut Ranked, networks: &[(PortId, IpNet)], routes: &[Route]) -> Ranked {
+    let mut inactive = Ranked::new();
+    for route in routes {
+        let rank = RANK_STATIC + Rank::from(route.weight);
+        let (to, from) = (route.to.trunc(), route.from.map(|from| from.trunc()));
+        let target = match route.action {
+            RouteAction::Via(address) => match connected(networks, address) {
+                Ok(port) => Target::Via(vec![NextHop { port, address }]),
+                Err(why) => {
+                    let target = Target::Inactive { address, why };
+                    offer(&mut inactive, to, from, rank, target);
+                    continue;
+                }
+            },
+            RouteAction::Blackhole => Target::Blackhole,
+            RouteAction::Reject => Target::Reject,
+        };
+        offer(ranked, to, from, rank, target);
+    }
+    inactive
+}
+
+/// Adds a target. Next hops of one rank join; of anything else with one rank the first counts.
+fn offer(ranked: &mut Ranked, to: IpNet, from: Option<IpNet>, rank: Rank, target: Target) {
+    let all = if to.addr().is_ipv6() {
+        IpNet::from(Ipv6Net::default())
+    } else {
+        IpNet::from(Ipv4Net::default())
+    };
+    let by_rank = ranked.entry(to).or_default();
+    let by_rank = by_rank.entry(from.unwrap_or(all)).or_default();
+    match (by_rank.entry(rank), target) {
+        (Entry::Vacant(place), target) => _ = place.insert(target),
+        (Entry::Occupied(mut place), Target::Via(more)) => {
+            if let Target::Via(hops) = place.get_mut() {
+                hops.extend(more);
+                hops.sort_unstable();
+                hops.dedup();
+                hops.truncate(NEXT_HOPS_MAX);
+            }
+        }
+        (Entry::Occupied(_), _) => {}
     }
 }
 
-impl Eq for RoutingTable {}
-
-fn offer(best: &mut BTreeMap<IpNet, (Rank, Target)>, prefix: IpNet, rank: Rank, target: Target) {
-    let entry = best.entry(prefix).or_insert((rank, target));
-    if rank < entry.0 {
-        *entry = (rank, target);
-    }
+/// What nothing can come behind ends the list of an entry.
+fn trie_of(ranked: Ranked) -> Trie<Trie<Vec<Target>>> {
+    let targets = |by_rank: BTreeMap<Rank, Target>| {
+        let mut targets: Vec<Target> = by_rank.into_values().collect();
+        let last = targets.iter().position(|it| !matches!(it, Target::Via(_)));
+        targets.truncate(last.map_or(targets.len(), |last| last + 1));
+        targets
+    };
+    let sources = |sources: BTreeMap<IpNet, BTreeMap<Rank, Target>>| {
+        let each = sources.into_iter();
+        Trie::new(
+            each.map(|(from, by_rank)| (from, targets(by_rank)))
+                .collect(),
+        )
+    };
+    let each = ranked.into_iter();
+    Trie::new(
+        each.map(|(to, by_source)| (to, sources(by_source)))
+            .collect(),
+    )
 }
 
 /// The routes that a router with these ports doesn't use, and why.
@@ -258,8 +296,8 @@ pub fn unused<'a, 'r>(
 ) -> Vec<(&'r Route, String)> {
     let networks = networks(ports);
     let mut unused = Vec::new();
-    // For each prefix the route that is used so far; sorting keeps the order of those of one weight.
-    let mut used: BTreeMap<IpNet, &Route> = BTreeMap::new();
+    // For each prefix pair the route that is used so far; sorting keeps the order of those of one weight.
+    let mut used: BTreeMap<(IpNet, Option<IpNet>), &Route> = BTreeMap::new();
     let mut ranked: Vec<&Route> = routes.iter().collect();
     ranked.sort_by_key(|route| route.weight);
     for route in ranked {
@@ -270,19 +308,26 @@ pub fn unused<'a, 'r>(
                 .map(|why| why.describe(address)),
             RouteAction::Blackhole | RouteAction::Reject => None,
         };
+        let is_connected = || networks.iter().any(|(_, network)| network.trunc() == to);
+        let prefixes = (to, route.from.map(|from| from.trunc()));
         let why = if next_hop.is_some() {
             next_hop
-        } else if networks.iter().any(|(_, network)| network.trunc() == to) {
+        } else if route.from.is_none() && is_connected() {
             Some(format!("{to} is connected"))
-        } else if let Some(first) = used.get(&to) {
-            Some(format!("one of {to} with weight {} is used", first.weight))
+        } else if let Some(first) = used.get(&prefixes) {
+            let is_joined = first.weight == route.weight && is_via(first) && is_via(route);
+            (!is_joined).then(|| format!("one of {to} with weight {} is used", first.weight))
         } else {
-            used.insert(to, route);
+            used.insert(prefixes, route);
             None
         };
         unused.extend(why.map(|why| (route, why)));
     }
     unused
+}
+
+fn is_via(route: &Route) -> bool {
+    matches!(route.action, RouteAction::Via(_))
 }
 
 fn networks<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<(PortId, IpNet)> {
@@ -320,163 +365,5 @@ fn connected(networks: &[(PortId, IpNet)], address: IpAddr) -> Result<PortId, In
         .ok_or(Inactive::NotConnected)
 }
 
-/// The root of the trie of an address's family.
-const fn root(address: IpAddr) -> usize {
-    address.is_ipv6() as usize
-}
-
-/// Bit `depth` of an address, counted from the most significant one.
-fn bit(address: IpAddr, depth: u8) -> usize {
-    let shift = u32::from(depth);
-    match address {
-        IpAddr::V4(it) => ((it.to_bits() >> (31 - shift)) & 1) as usize,
-        IpAddr::V6(it) => ((it.to_bits() >> (127 - shift)) & 1) as usize,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn net(text: &str) -> IpNet {
-        text.parse().unwrap()
-    }
-
-    fn table(prefixes: &[&str]) -> RoutingTable {
-        RoutingTable::from_entries(
-            prefixes
-                .iter()
-                .map(|text| (net(text), Target::Blackhole))
-                .collect(),
-        )
-    }
-
-    fn found(table: &RoutingTable, address: &str) -> (Option<String>, u8) {
-        let lookup = table.lookup(address.parse().unwrap());
-        (
-            lookup.route.map(|(prefix, _)| prefix.to_string()),
-            lookup.bits,
-        )
-    }
-
-    #[test]
-    fn a_lone_prefix_takes_its_own_bits() {
-        let table = table(&["10.0.1.0/24"]);
-        assert_eq!(found(&table, "10.0.1.7"), (Some("10.0.1.0/24".into()), 24));
-        assert_eq!(found(&table, "10.0.0.7"), (None, 24));
-        assert_eq!(found(&table, "192.0.2.1"), (None, 1));
-        assert_eq!(found(&RoutingTable::default(), "192.0.2.1"), (None, 0));
-    }
-
-    #[test]
-    fn a_longer_prefix_costs_the_bits_that_exclude_it() {
-        let table = table(&["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16"]);
-        assert_eq!(found(&table, "10.1.2.3"), (Some("10.1.0.0/16".into()), 16));
-        assert_eq!(found(&table, "10.0.2.3"), (Some("10.0.0.0/8".into()), 16));
-        assert_eq!(found(&table, "10.128.0.1"), (Some("10.0.0.0/8".into()), 9));
-        assert_eq!(found(&table, "192.0.2.1"), (Some("0.0.0.0/0".into()), 1));
-        assert_eq!(found(&table, "11.0.0.1"), (Some("0.0.0.0/0".into()), 8));
-    }
-
-    #[test]
-    fn neighbouring_prefixes_cost_nothing() {
-        let table = table(&["10.0.1.0/24", "10.0.2.0/24"]);
-        assert_eq!(found(&table, "10.0.1.7"), (Some("10.0.1.0/24".into()), 24));
-    }
-
-    #[test]
-    fn a_host_route_is_matched_whole() {
-        let table = table(&["0.0.0.0/0", "10.0.1.1/32"]);
-        assert_eq!(found(&table, "10.0.1.1"), (Some("10.0.1.1/32".into()), 32));
-        assert_eq!(found(&table, "10.0.1.0"), (Some("0.0.0.0/0".into()), 32));
-    }
-
-    /// The 128 bits of an address; an IPv4 one is on the left.
-    fn bits(address: IpAddr) -> u128 {
-        match address {
-            IpAddr::V4(it) => u128::from(it.to_bits()) << 96,
-            IpAddr::V6(it) => it.to_bits(),
-        }
-    }
-
-    fn address(is_v6: bool, bits: u128) -> IpAddr {
-        if is_v6 {
-            return Ipv6Addr::from_bits(bits).into();
-        }
-        Ipv4Addr::from_bits((bits >> 96) as u32).into()
-    }
-
-    /// The definition, word for word, without a trie.
-    fn naive(entries: &[(IpNet, Target)], address: IpAddr) -> Lookup {
-        let same = |it: &&(IpNet, Target)| it.0.addr().is_ipv4() == address.is_ipv4();
-        let holds = |it: &&(IpNet, Target)| it.0.contains(&address);
-        let route = entries
-            .iter()
-            .filter(holds)
-            .max_by_key(|it| it.0.prefix_len())
-            .copied();
-        let length = route.map_or(0, |it| it.0.prefix_len());
-        // The fewest leading bits under which no address has another answer.
-        let excluded = entries
-            .iter()
-            .filter(same)
-            .filter(|it| it.0.prefix_len() > length)
-            .map(|(prefix, _)| {
-                let common = (bits(prefix.addr()) ^ bits(address)).leading_zeros() as u8;
-                common + 1
-            });
-        Lookup {
-            route,
-            bits: excluded.chain([length]).max().unwrap_or(0),
-        }
-    }
-
-    fn prefixes() -> impl Strategy<Value = Vec<(IpNet, Target)>> {
-        // Few values in few bits, so that prefixes nest and touch.
-        let near = prop_oneof![0_u128..64, any::<u128>()];
-        let prefix = (any::<bool>(), near, any::<u8>()).prop_map(|(is_v6, bits, length)| {
-            let address = address(is_v6, bits.rotate_right(6));
-            let longest = if is_v6 { 128 } else { 32 };
-            IpNet::new(address, length % (longest + 1)).unwrap().trunc()
-        });
-        proptest::collection::btree_set(prefix, 0..24)
-            .prop_map(|set| set.into_iter().map(|it| (it, Target::Blackhole)).collect())
-    }
-
-    proptest! {
-        #[test]
-        fn lookups_agree_with_the_definition(
-            entries in prefixes(),
-            is_v6: bool,
-            near in 0_u128..64,
-            noise in prop_oneof![Just(0), any::<u128>()],
-        ) {
-            let address = address(is_v6, near.rotate_right(6) ^ (noise >> 6));
-            let table = RoutingTable::from_entries(entries.clone());
-            prop_assert_eq!(table.lookup(address), naive(&entries, address));
-        }
-
-        #[test]
-        fn the_bits_prove_the_answer(entries in prefixes(), is_v6: bool, one: u128, other: u128) {
-            let table = RoutingTable::from_entries(entries);
-            let lookup = table.lookup(address(is_v6, one));
-            let mask = u128::MAX.checked_shl(128 - u32::from(lookup.bits)).unwrap_or(0);
-            let alike = address(is_v6, one & mask | other & !mask);
-            prop_assert_eq!(table.lookup(alike), lookup);
-        }
-    }
-
-    #[test]
-    fn families_share_nothing() {
-        let table = table(&["0.0.0.0/0", "fd00:1::/64", "fd00:1::/48", "fd00:2::/64"]);
-        let near = (Some("fd00:1::/64".into()), 64);
-        assert_eq!(found(&table, "fd00:1::b"), near);
-        assert_eq!(
-            found(&table, "fd00:1:0:1::b"),
-            (Some("fd00:1::/48".into()), 64)
-        );
-        assert_eq!(found(&table, "fd00:3::b"), (None, 32));
-        assert_eq!(found(&table, "10.0.0.1"), (Some("0.0.0.0/0".into()), 0));
-    }
-}
+mod tests;

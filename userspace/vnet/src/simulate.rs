@@ -11,7 +11,8 @@
 //! | switch | `device/bridge.rs` | the egress port, or a flood | destination MAC |
 //! | accept | `device/router.rs` | the frame is for the router's port | destination MAC, VLAN tag or not |
 //! | serve | `device/router.rs` | ARP, ND and pings for the router itself | operation; protocol, ICMP type |
-//! | route | `device/router.rs` | the egress port and next hop; TTL | bits of the destination address; of an IPv6 source 10 bits |
+//! | route | `device/router.rs` | the egress port and next hops; TTL | bits of the destination address; of the source where a route asks for it, of IPv6 10 bits |
+//! | choose | `walk.rs` | one of several next hops: each is followed, the packet's hash says which is its own | nothing of the packet |
 //! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
 //! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |
 //!
@@ -24,7 +25,7 @@ use crate::id::{BridgeId, PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::DeviceId;
 use crate::packet::{Entry, Packet};
-use crate::route::Inactive;
+use crate::route::{Inactive, NextHop};
 use crate::snapshot::Snapshot;
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
@@ -32,7 +33,7 @@ use crate::walk::{Next, Walk};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use weft_common::{DropReason, FlowKey};
+use weft_common::{DropReason, FlowKey, select};
 
 /// Devices that a packet may cross.
 pub const DEVICES_MAX: usize = 32;
@@ -75,6 +76,8 @@ pub enum Verdict {
         /// What in the topology said so, where something did.
         cause: Option<Cause>,
     },
+    /// To one of several next hops, at least two, by the packet's hash: see [`Outcome::taken`].
+    Select(Vec<Member>),
     /// Nowhere: the network itself took it, and perhaps answered.
     Answered,
     /// It has to be simulated again when this next hop is known, for which [`Outcome::emit`] asks.
@@ -86,6 +89,33 @@ pub enum Verdict {
     },
 }
 
+/// One of the next hops that packets are spread over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The next hop.
+    pub next_hop: NextHop,
+    /// What happens to its packets, from the ingress port on: MACs, TTL and verdict, which may be the next choice.
+    /// One that may not be installed is decided packet by packet. The rest is that of the whole.
+    pub outcome: Outcome,
+}
+
+impl Outcome {
+    /// What happens to the packet with this key: the decision itself, or that of the member that is chosen for it.
+    pub fn taken(&self, key: &FlowKey) -> &Outcome {
+        match &self.verdict {
+            Verdict::Select(members) => {
+                let identities = members.iter().map(|member| member.next_hop.identity());
+                let own = select::owner(select::bucket(key), identities);
+                match own.and_then(|position| members.get(position)) {
+                    Some(member) => member.outcome.taken(key),
+                    None => self,
+                }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// What in the topology caused a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -95,6 +125,8 @@ pub enum Cause {
         router: RouterId,
         /// Its prefix.
         to: IpNet,
+        /// Its source prefix.
+        from: Option<IpNet>,
     },
     /// A static route that isn't used, where no other leads.
     InactiveRoute {
@@ -143,30 +175,41 @@ pub fn simulate(
 ) -> Outcome {
     let _ = now_ms;
     let mut walk = Walk::new(snapshot, state, packet, trace);
-    let mut next = match packet.entry {
+    let first = match packet.entry {
         Entry::Workload(port) => device::port::enter(&mut walk, port),
         Entry::Device(port) => Next::Send(port),
     };
-    let mut devices = 0;
-    let verdict = loop {
-        next = match next {
-            Next::Done(verdict) => break verdict,
-            Next::Send(port) => device::port::leave(&mut walk, port),
-            Next::Receive(port) => {
-                devices += 1;
-                if devices > DEVICES_MAX {
-                    walk.drop(DropReason::TooManyDevices, Some(Cause::Port(port)))
-                } else {
-                    device::receive(&mut walk, port)
-                }
-            }
-        };
-    };
+    let verdict = follow(&mut walk, first, 0);
     walk.step(|| Step {
         device: "outcome".to_owned(),
         text: crate::text::describe_verdict(&verdict, snapshot),
     });
     walk.finish(verdict)
+}
+
+/// Goes on until the way ends, or each of the ways where it forks.
+fn follow<T: TraceSink>(walk: &mut Walk<'_, T>, first: Next, mut devices: usize) -> Verdict {
+    let mut next = first;
+    loop {
+        next = match next {
+            Next::Done(verdict) => return verdict,
+            Next::Send(port) => device::port::leave(walk, port),
+            Next::Receive(port) => {
+                devices += 1;
+                if devices > DEVICES_MAX {
+                    walk.drop(DropReason::TooManyDevices, Some(Cause::Port(port)))
+                } else {
+                    device::receive(walk, port)
+                }
+            }
+            Next::Choose(ways) => {
+                return walk.choose(&ways, |walk, way| {
+                    let next = router::take(walk, way);
+                    follow(walk, next, devices)
+                });
+            }
+        };
+    }
 }
 
 /// The question who has `address`, asked out of a router's port; for asking again while packets wait.

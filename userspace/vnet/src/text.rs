@@ -4,7 +4,7 @@
 
 use crate::id::{HostId, PortId};
 use crate::mac::Mac;
-use crate::simulate::{Cause, Outcome, Verdict};
+use crate::simulate::{Cause, Member, Outcome, Verdict};
 use crate::snapshot::Snapshot;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_common::frame::protocol;
@@ -60,6 +60,13 @@ pub fn describe_verdict(verdict: &Verdict, snapshot: &Snapshot) -> String {
         } => {
             format!("drop={} ({})", reason.name(), cause.describe(snapshot))
         }
+        Verdict::Select(members) => {
+            let members = members.iter().map(|Member { next_hop, outcome }| {
+                let verdict = describe_verdict(&outcome.verdict, snapshot);
+                format!("{}: {verdict}", next_hop.address)
+            });
+            format!("select=[{}]", members.collect::<Vec<_>>().join(", "))
+        }
         Verdict::Answered => "answered".to_owned(),
         Verdict::Wait {
             router_port,
@@ -75,8 +82,18 @@ impl Cause {
     pub fn describe(&self, snapshot: &Snapshot) -> String {
         let model = snapshot.model();
         match self {
-            Cause::Route { router, to } => {
-                format!("route {to} of router {}", model.router_name(*router))
+            Cause::Route {
+                router,
+                to,
+                from: None,
+            } => format!("route {to} of router {}", model.router_name(*router)),
+            Cause::Route {
+                router,
+                to,
+                from: Some(from),
+            } => {
+                let router = model.router_name(*router);
+                format!("route {to} from {from} of router {router}")
             }
             Cause::InactiveRoute {
                 router,

@@ -8,15 +8,17 @@ use crate::id::PortId;
 use crate::mac::Mac;
 use crate::mask::{Mask, prefix_bits};
 use crate::packet::{Entry, Packet};
-use crate::simulate::{Cause, Emission, Outcome, Verdict};
+use crate::route::NextHop;
+use crate::simulate::{Cause, Emission, Member, Outcome, Verdict};
 use crate::snapshot::Snapshot;
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use weft_common::DropReason;
 use weft_common::frame::protocol;
 use weft_common::key::{Fragment, Network, VLAN_PRESENT};
+use weft_common::limits::{SELECT_DEPTH_MAX, WAYS_MAX};
+use weft_common::{DropReason, FlowKey, select};
 use weft_wire::{Arp, Nd, NdError};
 
 /// Where the packet goes next.
@@ -26,8 +28,30 @@ pub(crate) enum Next {
     Receive(PortId),
     /// Out of the device of this port, by it.
     Send(PortId),
+    /// By one of these ways, which the packet's hash decides; at least two.
+    Choose(Vec<Way>),
     /// The way is over.
     Done(Verdict),
+}
+
+/// A next hop that can be reached, or may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) next_hop: NextHop,
+    /// Its MAC; none while it has to be asked for.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// What a way has left behind so far. Each way that a choice leads to goes on from what was before it.
+#[derive(Clone, Copy, Debug)]
+struct Branch {
+    macs: Option<(Mac, Mac)>,
+    routers_crossed: u8,
+    install: bool,
+    /// Choices on the way.
+    choices: u32,
+    /// Whether this packet goes here. Else nothing is sent, learned or told: another packet's way.
+    is_taken: bool,
 }
 
 /// See the module's text.
@@ -37,12 +61,14 @@ pub(crate) struct Walk<'a, T> {
     pub(crate) packet: &'a Packet<'a>,
     trace: &'a mut T,
     mask: Mask,
-    macs: Option<(Mac, Mac)>,
-    routers_crossed: u8,
+    branch: Branch,
+    /// Ways that the choices so far lead to.
+    ways: usize,
+    /// Whether the packet's TTL ended: what was decided is for that TTL.
+    ttl_ended: bool,
     tags: BTreeSet<Tag>,
     writes: Vec<StateEntry>,
     emit: Vec<Emission>,
-    install: bool,
 }
 
 impl<'a, T: TraceSink> Walk<'a, T> {
@@ -58,26 +84,84 @@ impl<'a, T: TraceSink> Walk<'a, T> {
             packet,
             trace,
             mask: Mask::default(),
-            macs: None,
-            routers_crossed: 0,
+            branch: Branch {
+                macs: None,
+                routers_crossed: 0,
+                // A packet of the network's own has no ingress port that a flow could match.
+                install: matches!(packet.entry, Entry::Workload(_)),
+                choices: 0,
+                is_taken: true,
+            },
+            ways: 1,
+            ttl_ended: false,
             tags: BTreeSet::new(),
             writes: Vec::new(),
             emit: Vec::new(),
-            // A packet of the network's own has no ingress port that a flow could match.
-            install: matches!(packet.entry, Entry::Workload(_)),
         }
     }
 
-    pub(crate) fn finish(self, verdict: Verdict) -> Outcome {
+    pub(crate) fn finish(mut self, verdict: Verdict) -> Outcome {
+        Outcome {
+            mask: self.mask.key(),
+            install: self.branch.install && !self.ttl_ended,
+            tags: std::mem::take(&mut self.tags),
+            writes: std::mem::take(&mut self.writes),
+            emit: std::mem::take(&mut self.emit),
+            ..self.member(verdict)
+        }
+    }
+
+    // Choices.
+
+    /// Whether a choice among `count` ways is still allowed: a packet may meet only so many.
+    pub(crate) fn may_choose(&self, count: usize) -> bool {
+        self.branch.choices < SELECT_DEPTH_MAX && self.ways + count - 1 <= WAYS_MAX
+    }
+
+    /// The packet's own of these ways, as a position. Its L4 ports put no bit into the mask: the kernel looks at them
+    /// for each packet, by the same function.
+    pub(crate) fn own_way(&self, ways: &[Way]) -> Option<usize> {
+        let bucket = select::bucket(&self.packet.key);
+        select::owner(bucket, ways.iter().map(|way| way.next_hop.identity()))
+    }
+
+    /// Goes each of these ways to its end, as `follow` does; what they look at and depend on adds up.
+    pub(crate) fn choose(
+        &mut self,
+        ways: &[Way],
+        mut follow: impl FnMut(&mut Self, &Way) -> Verdict,
+    ) -> Verdict {
+        let before = self.branch;
+        let own = self.own_way(ways);
+        self.ways += ways.len().saturating_sub(1);
+        let mut members = Vec::with_capacity(ways.len());
+        for (position, way) in ways.iter().enumerate() {
+            self.branch = Branch {
+                choices: before.choices + 1,
+                is_taken: before.is_taken && own == Some(position),
+                ..before
+            };
+            let verdict = follow(self, way);
+            members.push(Member {
+                next_hop: way.next_hop,
+                outcome: self.member(verdict),
+            });
+        }
+        self.branch = before;
+        Verdict::Select(members)
+    }
+
+    /// How the way in hand ended. Mask, tags, writes and emissions are those of the whole walk.
+    fn member(&self, verdict: Verdict) -> Outcome {
         Outcome {
             verdict,
-            mask: self.mask.key(),
-            macs: self.macs,
-            ttl_decrement: self.routers_crossed,
-            tags: self.tags,
-            writes: self.writes,
-            emit: self.emit,
-            install: self.install,
+            mask: FlowKey::default(),
+            macs: self.branch.macs,
+            ttl_decrement: self.branch.routers_crossed,
+            tags: BTreeSet::new(),
+            writes: Vec::new(),
+            emit: Vec::new(),
+            install: self.branch.install,
         }
     }
 
@@ -89,7 +173,7 @@ impl<'a, T: TraceSink> Walk<'a, T> {
     }
 
     pub(crate) fn src_mac(&mut self) -> Mac {
-        if let Some((source, _)) = self.macs {
+        if let Some((source, _)) = self.branch.macs {
             return source;
         }
         self.mask.src_mac();
@@ -97,7 +181,7 @@ impl<'a, T: TraceSink> Walk<'a, T> {
     }
 
     pub(crate) fn dst_mac(&mut self) -> Mac {
-        if let Some((_, destination)) = self.macs {
+        if let Some((_, destination)) = self.branch.macs {
             return destination;
         }
         self.mask.dst_mac();
@@ -160,6 +244,14 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         self.dst_by(|address| (address, 128))
     }
 
+    /// That many leading bits of the source of an IP packet decided.
+    pub(crate) fn src_bits(&mut self, bits: u8) {
+        match self.network() {
+            Network::Ipv6 => self.mask.src_v6(bits),
+            _ => self.mask.src_v4_bits(prefix_bits(bits)),
+        }
+    }
+
     /// Something about the IP destination, for which `decide` needed that many leading bits.
     pub(crate) fn dst_by<R>(&mut self, decide: impl FnOnce(IpAddr) -> (R, u8)) -> R {
         let (result, bits) = decide(self.shown_dst());
@@ -175,6 +267,14 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         match self.network() {
             Network::Ipv6 => Ipv6Addr::from_octets(self.packet.key.dst).into(),
             _ => Ipv4Addr::from(self.packet.key.dst_v4()).into(),
+        }
+    }
+
+    /// The source of an IP packet, likewise; who decides by it says by how many bits in [`Walk::src_bits`].
+    pub(crate) fn shown_src(&self) -> IpAddr {
+        match self.network() {
+            Network::Ipv6 => Ipv6Addr::from_octets(self.packet.key.src).into(),
+            _ => Ipv4Addr::from(self.packet.key.src_v4()).into(),
         }
     }
 
@@ -196,25 +296,28 @@ impl<'a, T: TraceSink> Walk<'a, T> {
 
     /// The ARP packet itself. What it says beyond the key is for this packet only: no flow comes of it.
     pub(crate) fn arp(&mut self) -> Option<Arp> {
-        self.install = false;
+        self.branch.install = false;
         Arp::parse(self.packet.network_bytes()).ok()
     }
 
     /// The packet of neighbour discovery itself; likewise.
     pub(crate) fn nd(&mut self) -> Result<Nd, NdError> {
-        self.install = false;
+        self.branch.install = false;
         Nd::parse(self.packet.network_bytes())
     }
 
     /// The IP packet itself, for an answer: no flow comes of it.
     pub(crate) fn ip_bytes(&mut self) -> &'a [u8] {
-        self.install = false;
+        self.branch.install = false;
         self.packet.network_bytes()
     }
 
     /// Whether the TTL ends at the next router. Flows have a guard for it.
-    pub(crate) fn ttl_ends(&self) -> bool {
-        self.packet.headers.ttl <= self.routers_crossed.saturating_add(1)
+    pub(crate) fn ttl_ends(&mut self) -> bool {
+        // Another packet's way is looked at without its end, which is a guard of the flow.
+        let is_last = self.packet.headers.ttl <= self.branch.routers_crossed.saturating_add(1);
+        self.ttl_ended |= is_last && self.branch.is_taken;
+        is_last && self.branch.is_taken
     }
 
     /// Whether the packet came from the workload of this port, and has been nowhere else.
@@ -225,8 +328,8 @@ impl<'a, T: TraceSink> Walk<'a, T> {
     // What a device may leave behind.
 
     pub(crate) fn cross_router(&mut self, source: Mac, destination: Mac) {
-        self.macs = Some((source, destination));
-        self.routers_crossed += 1;
+        self.branch.macs = Some((source, destination));
+        self.branch.routers_crossed += 1;
     }
 
     pub(crate) fn depends_on(&mut self, tag: Tag) {
@@ -234,28 +337,34 @@ impl<'a, T: TraceSink> Walk<'a, T> {
     }
 
     pub(crate) fn write(&mut self, entry: StateEntry) {
-        self.writes.push(entry);
+        if self.branch.is_taken {
+            self.writes.push(entry);
+        }
     }
 
     pub(crate) fn emit(&mut self, emission: Emission) {
-        self.emit.push(emission);
+        if self.branch.is_taken {
+            self.emit.push(emission);
+        }
     }
 
     pub(crate) fn step(&mut self, step: impl FnOnce() -> Step) {
-        self.trace.step(step);
+        if self.branch.is_taken {
+            self.trace.step(step);
+        }
     }
 
     // How a way ends.
 
     /// The network answered; the packet itself goes nowhere.
     pub(crate) fn answered(&mut self) -> Next {
-        self.install = false;
+        self.branch.install = false;
         Next::Done(Verdict::Answered)
     }
 
     /// The packet has to wait until a next hop is known.
     pub(crate) fn wait(&mut self, router_port: PortId, address: IpAddr) -> Next {
-        self.install = false;
+        self.branch.install = false;
         Next::Done(Verdict::Wait {
             router_port,
             address,
@@ -268,7 +377,7 @@ impl<'a, T: TraceSink> Walk<'a, T> {
 
     /// A drop that is true of this packet only.
     pub(crate) fn drop_once(&mut self, reason: DropReason, cause: Option<Cause>) -> Next {
-        self.install = false;
+        self.branch.install = false;
         self.drop(reason, cause)
     }
 }

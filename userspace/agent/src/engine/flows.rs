@@ -44,7 +44,11 @@ impl Decision {
         Decision {
             entry: packet.entry,
             key: packet.key,
-            headers: packet.headers,
+            // A flow is decided for packets whose TTL doesn't end: the others are its guard's.
+            headers: Headers {
+                ttl: u8::MAX,
+                ..packet.headers
+            },
             mask: outcome.mask,
             tags: outcome.tags.clone(),
         }
@@ -147,26 +151,22 @@ impl<D: Datapath> Engine<D> {
         let now = self.now_secs();
         let packet = old.packet();
         let outcome = self.decide(&packet, &mut NoTrace);
-        let fits = match old.tags.is_empty() {
-            false => outcome.mask == old.mask,
-            // Undecided: what is known is what the flow matches, which may be more than a decision looked at.
-            true => old.mask.masked(&outcome.mask) == outcome.mask,
-        };
-        let stays = outcome.install && outcome.writes.is_empty() && fits;
-        let Some(flow) = self.table.get(id).filter(|_| stays) else {
+        // A flow may match more than is looked at now: it goes on, and another with fewer bits comes beside it.
+        let fits = |flow: &&Flow| flow.mask.masked(&outcome.mask) == outcome.mask;
+        let stays = outcome.install && outcome.writes.is_empty();
+        let Some(flow) = self.table.get(id).filter(|_| stays).filter(fits) else {
             self.remove_flow(id, now);
             return Again::Removed;
         };
-        let slot = self.slot_for(&outcome);
+        let before = flow.slot;
+        let slot = self.slot_with_groups(&outcome);
         let mut again = Again::Same;
-        if slot != flow.slot {
-            let replaced = self
-                .table
-                .reserve(&mut self.datapath, &slot)
-                .and_then(|target| {
-                    self.table
-                        .replace(&mut self.datapath, id, target, &slot, now)
-                });
+        if !matches!(&slot, Ok(slot) if *slot == before) {
+            let replaced = slot.and_then(|slot| {
+                let target = self.table.reserve(&mut self.datapath, &slot)?;
+                self.table
+                    .replace(&mut self.datapath, id, target, &slot, now)
+            });
             if let Err(error) = replaced {
                 tracing::warn!(%error, "a changed flow is removed instead");
                 self.remove_flow(id, now);
@@ -175,6 +175,7 @@ impl<D: Datapath> Engine<D> {
             again = Again::Replaced;
         }
         self.decisions.insert(id, Decision::new(&packet, &outcome));
+        self.expect_members(&outcome);
         again
     }
 

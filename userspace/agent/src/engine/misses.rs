@@ -89,7 +89,9 @@ impl<D: Datapath> Engine<D> {
         let decision = Decision::new(&packet, &outcome);
         let key = packet.key;
         self.learn(&outcome.writes);
-        if let Some(next_hop) = awaited(&outcome) {
+        // Of a choice, what happens to this very packet.
+        let own = outcome.taken(&key);
+        if let Some(next_hop) = awaited(own) {
             return self.wait(
                 next_hop,
                 Held {
@@ -100,17 +102,17 @@ impl<D: Datapath> Engine<D> {
             );
         }
         self.emit_all(&outcome.emit, 0);
-        if let Some(mtu) = self.exceeded_mtu(&outcome, &held) {
-            let answer = too_big(&self.snapshot, &packet, &outcome, mtu);
+        if let Some(mtu) = self.exceeded_mtu(own, &held) {
+            let answer = too_big(&self.snapshot, &packet, own, mtu);
             self.emit_all(answer.as_slice(), 0);
             return self.count_drop(Some(port), DropReason::MtuExceeded);
         }
-        match outcome.verdict {
+        match own.verdict {
             Verdict::Answered => {}
-            _ if is_flow_miss && outcome.install => {
+            _ if is_flow_miss && outcome.install && own.install => {
                 self.send_and_keep(key, &outcome, decision, &held, pending);
             }
-            _ => self.send_once(&outcome, index, &held, Some(port)),
+            _ => self.send_once(own, index, &held, Some(port)),
         }
     }
 
@@ -125,6 +127,10 @@ impl<D: Datapath> Engine<D> {
             Some(flow) => (flow.target, &flow.slot),
             None => self.table.find(key).map(|flow| (flow.target, &flow.slot))?,
         };
+        let slot = self.table.chosen(slot, key)?;
+        if slot.output == Output::Agent as u8 {
+            return None;
+        }
         let is_ended = slot.output != Output::Drop as u8
             && slot.ttl_decrement != 0
             && packet.headers.ttl <= slot.ttl_decrement;
@@ -152,9 +158,16 @@ impl<D: Datapath> Engine<D> {
         if self.table.len() + pending.len() >= self.table.flows_max {
             self.evict(key.head.port);
         }
-        let slot = self.slot_for(outcome);
+        let slot = match self.slot_with_groups(outcome) {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.install_problem = Some(error.to_string());
+                return self.send_once(outcome.taken(&key), key.head.port, held, port);
+            }
+        };
         match self.table.reserve(&mut self.datapath, &slot) {
             Ok(target) => {
+                self.expect_members(outcome);
                 self.inject(target, key.head.port, held, port);
                 pending.push(Pending {
                     key,
@@ -236,7 +249,8 @@ impl<D: Datapath> Engine<D> {
         };
         let outcome = self.decide(&packet, &mut NoTrace);
         self.learn(&outcome.writes);
-        if let Some(next_hop) = awaited(&outcome) {
+        let own = outcome.taken(&packet.key);
+        if let Some(next_hop) = awaited(own) {
             let (entry, index) = (Entry::Device(port), 0);
             return self.wait(
                 next_hop,
@@ -248,8 +262,8 @@ impl<D: Datapath> Engine<D> {
             );
         }
         self.emit_all(&outcome.emit, depth + 1);
-        if outcome.verdict != Verdict::Answered {
-            self.send_once(&outcome, 0, &held, Some(port));
+        if own.verdict != Verdict::Answered {
+            self.send_once(own, 0, &held, Some(port));
         }
     }
 

@@ -336,6 +336,9 @@ impl<D: Datapath> Engine<D> {
 
     /// The actions of a slot in words.
     pub fn describe_slot(&self, slot: &Slot) -> String {
+        if let Some(group) = slot.select_group() {
+            return self.describe_group(group);
+        }
         let mut words = Vec::new();
         if slot.flags & SET_MACS != 0 {
             words.push(format!(

@@ -6,6 +6,7 @@
 
 mod adoption;
 mod audit;
+mod choices;
 mod floods;
 mod learning;
 mod misses;

@@ -52,8 +52,10 @@ impl<D: Datapath> Engine<D> {
         let outcome = self.decide(&packet, &mut steps);
         let mut whole = packet.key;
         whole.head.mask_id = 0;
-        let slot = self.slot_for(&outcome);
-        let (verdict, reason, cause) = self.verdict_in_words(&outcome, &slot);
+        let own = outcome.taken(&packet.key);
+        let slot = self.slot_for(own);
+        let (verdict, reason, cause) = self.verdict_in_words(own, &slot);
+        let installed = self.slot_if_installed(&outcome);
         Ok(TraceResponse {
             frame: describe_match_on(&whole, &full_mask(), &self.snapshot, self.host),
             steps: steps
@@ -70,12 +72,12 @@ impl<D: Datapath> Engine<D> {
                 .install
                 .then(|| describe_match_on(&packet.key, &outcome.mask, &self.snapshot, self.host)),
             actions: outcome.install.then(|| self.describe_slot(&slot)),
-            egress: self.egress(&outcome),
+            egress: self.egress(own),
             installed: self
                 .table
                 .find(&packet.key)
-                .is_some_and(|flow| flow.slot == slot),
-            problems: self.obstacles(port, &outcome),
+                .is_some_and(|flow| Some(flow.slot) == installed),
+            problems: self.obstacles(port, own),
         })
     }
 
@@ -138,7 +140,9 @@ impl<D: Datapath> Engine<D> {
                 );
                 (text, Some(reason.name().to_owned()), cause)
             }
-            Verdict::Answered => ("answered by the network itself".to_owned(), None, None),
+            Verdict::Select(_) | Verdict::Answered => {
+                ("answered by the network itself".to_owned(), None, None)
+            }
             Verdict::Wait {
                 router_port,
                 address,

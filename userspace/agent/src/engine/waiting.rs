@@ -67,6 +67,15 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
+    /// Asks for a next hop for which no packet waits yet.
+    pub(super) fn expect(&mut self, next_hop: NextHop) {
+        let queues = &mut self.waiting.queues;
+        if queues.len() < WAITING_MAX && !queues.contains_key(&next_hop) {
+            queues.insert(next_hop, Queue::default());
+            self.ask(next_hop);
+        }
+    }
+
     fn ask(&mut self, (router_port, address): NextHop) {
         let request = ask(&self.snapshot, router_port, address);
         self.emit_all(request.as_slice(), 0);
@@ -128,7 +137,8 @@ impl<D: Datapath> Engine<D> {
             Err(reason) => return self.count_drop(port, reason),
         };
         let outcome = self.decide(&packet, &mut NoTrace);
-        if let Some(next_hop) = awaited(&outcome) {
+        let own = outcome.taken(&packet.key);
+        if let Some(next_hop) = awaited(own) {
             return self.wait(
                 next_hop,
                 Held {
@@ -139,9 +149,9 @@ impl<D: Datapath> Engine<D> {
             );
         }
         self.emit_all(&outcome.emit, 0);
-        if outcome.verdict != Verdict::Answered {
+        if own.verdict != Verdict::Answered {
             // The flow is installed by the next packet, in order behind these.
-            self.send_once(&outcome, index, &held, port);
+            self.send_once(own, index, &held, port);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use uuid::Uuid;
-use weft_vnet::{Kind, Model, Object, Operation, Port, Route, Router, TenantId};
+use weft_vnet::{Kind, Model, Object, Operation, Port, Router, TenantId};
 
 use super::{Plan, PlanLine, Sign};
 
@@ -87,13 +87,8 @@ fn inactive_routes(before: &Model, after: &Model) -> Vec<String> {
                 .inactive_routes(router)
                 .into_iter()
                 .map(move |(route, why)| {
-                    let Route {
-                        to,
-                        action,
-                        weight: _,
-                    } = route;
                     format!(
-                        "route {to} {action} of router {tenant} {} is inactive: {why}",
+                        "route {route} of router {tenant} {} is inactive: {why}",
                         router.name
                     )
                 })
@@ -196,8 +191,7 @@ fn port_fields(model: &Model, port: &Port, fields: &mut BTreeMap<&'static str, S
 
 fn routes(router: &Router) -> String {
     let routes = router.routes.iter();
-    let texts =
-        routes.map(|route| format!("{} {} weight {}", route.to, route.action, route.weight));
+    let texts = routes.map(|route| format!("{route} weight {}", route.weight));
     format!("[{}]", join(texts))
 }
 

@@ -398,6 +398,16 @@ fn a_route_that_would_not_be_used_is_told_along() {
         "route 10.9.0.0/16 via 10.0.2.254 of router acme core is inactive: one of 10.9.0.0/16 with weight 50 is used",
     ];
     assert_eq!(notes, expected);
+    // Next hops of one weight are used together, and a route for some sources beside that for all.
+    let text = "weft: v1\ntenant: acme\nrouters: { core: { routes: [{ to: 10.9.0.0/16, via: 10.0.2.254 }, { to: 10.9.0.0/16, via: 10.0.2.253 }, { to: 10.9.0.0/16, from: 10.0.1.0/24, action: reject }, { to: 10.0.1.0/24, from: 10.0.1.0/24, via: 10.0.2.9 }] } }";
+    let file = TopologyFile::parse("f", text).unwrap();
+    let plan = plan(&example(), &file, false).unwrap();
+    assert_eq!(plan.notes, [""; 0]);
+    let text = plan.lines[0].to_string();
+    assert!(
+        text.contains("10.9.0.0/16 from 10.0.1.0/24 reject weight 100"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -52,7 +52,7 @@ const BIND: Keys = Keys {
 };
 const ROUTE: Keys = Keys {
     what: "a route",
-    known: &["to", "via", "action", "weight"],
+    known: &["to", "from", "via", "action", "weight"],
     later: &[],
 };
 const ZONE: Keys = Keys {
@@ -490,6 +490,10 @@ fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Route>> {
             None
         }
     };
+    let from = match fields.get("from") {
+        Some(node) => Some(reader.prefix(node)?.value),
+        None => None,
+    };
     let weight = match fields.get("weight") {
         Some(node) => reader.parsed::<u32>(node, "a whole number like 100")?.value,
         None => ROUTE_WEIGHT_DEFAULT,
@@ -497,6 +501,7 @@ fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Route>> {
     Some(Spanned::new(
         Route {
             to: to?.value,
+            from,
             action: action?,
             weight,
         },

@@ -122,12 +122,7 @@ fn notes(model: &Model, object: &Object) -> String {
         return String::new();
     };
     let note = |(route, why): (&Route, String)| {
-        let Route {
-            to,
-            action,
-            weight: _,
-        } = route;
-        format!("{}: route {to} {action} is inactive: {why}\n", router.name)
+        format!("{}: route {route} is inactive: {why}\n", router.name)
     };
     let inactive = model.inactive_routes(router);
     inactive.into_iter().map(note).collect()

@@ -9,15 +9,15 @@ use crate::flow_state::StateEntry;
 use crate::id::{PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::{DeviceId, Model, Port};
-use crate::route::{Inactive, Lookup, RoutingTable, Target, not_in_subnet};
+use crate::route::{Found, Inactive, NextHop, RoutingTable, Target, not_in_subnet};
 use crate::simulate::{Cause, Emission, Origin};
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
-use crate::walk::{Next, Walk};
-use ipnet::IpNet;
+use crate::walk::{Next, Walk, Way};
 use std::net::{IpAddr, Ipv4Addr};
-use weft_common::DropReason;
 use weft_common::key::Network;
+use weft_common::limits::SELECT_BUCKETS;
+use weft_common::{DropReason, select};
 use weft_wire::Arp;
 
 pub(crate) use nd::{advertisement, advertisements, answer, is_discovery};
@@ -111,6 +111,42 @@ pub(crate) fn learn<T: TraceSink>(walk: &mut Walk<'_, T>, port: &Port, address: 
     });
 }
 
+/// Sends the packet to a next hop, or lets it wait for that.
+pub(crate) fn take<T: TraceSink>(walk: &mut Walk<'_, T>, way: &Way) -> Next {
+    let NextHop { port, address } = way.next_hop;
+    let Some(port) = walk.snapshot.port(port) else {
+        return walk.drop(DropReason::OutputGone, Some(Cause::Port(port)));
+    };
+    let Some(mac) = way.mac else {
+        return wait_for(walk, port, address);
+    };
+    let model = walk.snapshot.model();
+    walk.step(|| Step {
+        device: device_name(port, model),
+        text: format!("TTL less one; {} > {mac}", port.mac),
+    });
+    walk.cross_router(port.mac, mac);
+    Next::Send(port.id)
+}
+
+/// The router of a port, for the trace.
+fn device_name(port: &Port, model: &Model) -> String {
+    let name = model.device(port.device).map(|(name, _)| name.to_owned());
+    format!("router {}", name.unwrap_or_default())
+}
+
+fn wait_for<T: TraceSink>(walk: &mut Walk<'_, T>, port: &Port, address: IpAddr) -> Next {
+    let model = walk.snapshot.model();
+    walk.step(|| Step {
+        device: device_name(port, model),
+        text: format!("asks on {} who has {address}", model.port_path(port.id)),
+    });
+    if let Some(request) = ask(port, address) {
+        walk.emit(request);
+    }
+    walk.wait(port.id, address)
+}
+
 /// Where a packet that a router sends out of this port starts.
 fn origin(port: &Port) -> Origin {
     if port.is_interior() {
@@ -148,56 +184,131 @@ enum Hop<'a> {
 
 impl<'a, T: TraceSink> At<'_, 'a, T> {
     fn route(&mut self) -> Next {
-        let table = self.table;
-        let route = self.walk.dst_by(|address| {
-            let Lookup { route, bits } = table.lookup(address);
-            (route, bits)
+        let (table, source) = (self.table, self.walk.shown_src());
+        let lookup = self.walk.dst_by(|destination| {
+            let lookup = table.lookup(source, destination);
+            let bits = lookup.bits;
+            (lookup, bits)
         });
-        let Some((to, target)) = route else {
-            // For the trace only: the bits that decided are in the mask already.
-            let destination = self.walk.shown_dst();
-            self.tell(|_| format!("no route to {destination}"));
-            return self
-                .walk
-                .drop(DropReason::NoRoute, Some(Cause::Router(self.router)));
-        };
-        let cause = Some(Cause::Route {
-            router: self.router,
-            to,
-        });
-        let (egress, next_hop) = match target {
-            Target::Local => return self.serve(),
-            Target::NotUnicast => {
-                let cause = Some(Cause::Router(self.router));
-                return self.walk.drop(DropReason::RouterLocal, cause);
+        // Why the first next hops that count can't be reached.
+        let mut dead_end = None;
+        for found in &lookup.routes {
+            self.walk.src_bits(found.source_bits);
+            let cause = Some(Cause::Route {
+                router: self.router,
+                to: found.to,
+                from: found.from,
+            });
+            let hops = match found.target {
+                Target::Local => return self.serve(),
+                Target::NotUnicast => {
+                    let cause = Some(Cause::Router(self.router));
+                    return self.walk.drop(DropReason::RouterLocal, cause);
+                }
+                Target::Inactive { address, why } => return self.no_route(found, *address, *why),
+                Target::Blackhole => return self.walk.drop(DropReason::BlackholeRoute, cause),
+                Target::Reject => return self.walk.drop(DropReason::RejectRoute, cause),
+                // The destination itself is the next hop, so all of it decides.
+                &Target::Connected { port } => &[NextHop {
+                    port,
+                    address: self.walk.dst_ip(),
+                }],
+                Target::Via(hops) => hops.as_slice(),
+            };
+            match self.reachable(hops) {
+                Ok(ways) => return self.forward(found, &ways),
+                Err(reason) => _ = dead_end.get_or_insert(reason),
             }
-            Target::Inactive { address, why } => return self.no_route(to, address, why),
-            Target::Blackhole => return self.walk.drop(DropReason::BlackholeRoute, cause),
-            Target::Reject => return self.walk.drop(DropReason::RejectRoute, cause),
-            // The destination itself is the next hop, so all of it decides.
-            Target::Connected { port } => (port, self.walk.dst_ip()),
-            Target::Via { port, address } => (port, address),
+        }
+        self.walk.src_bits(lookup.source_bits);
+        if let Some((reason, port)) = dead_end {
+            return self.walk.drop(reason, Some(Cause::Port(port)));
+        }
+        // For the trace only: the bits that decided are in the mask already.
+        let destination = self.walk.shown_dst();
+        self.tell(|_| format!("no route to {destination}"));
+        self.walk
+            .drop(DropReason::NoRoute, Some(Cause::Router(self.router)))
+    }
+
+    /// The next hops that can be reached, or may be; if none, why the first can't.
+    fn reachable(&mut self, hops: &[NextHop]) -> Result<Vec<Way>, (DropReason, PortId)> {
+        let mut ways = Vec::with_capacity(hops.len());
+        let mut dead_end = None;
+        for &next_hop in hops {
+            let mac = match self.resolve(next_hop.port, next_hop.address) {
+                Hop::Known { mac, .. } => Some(mac),
+                Hop::Unknown { .. } => None,
+                Hop::Never { reason, port } => {
+                    let path = self.walk.snapshot.model().port_path(port);
+                    self.tell(|_| {
+                        format!("not via {}: {} ({path})", next_hop.address, reason.name())
+                    });
+                    dead_end.get_or_insert((reason, port));
+                    continue;
+                }
+            };
+            ways.push(Way { next_hop, mac });
+        }
+        match dead_end {
+            Some(dead_end) if ways.is_empty() => Err(dead_end),
+            _ => Ok(ways),
+        }
+    }
+
+    /// On to a next hop, of which there is at least one.
+    fn forward(&mut self, found: &Found<'_>, ways: &[Way]) -> Next {
+        let is_connected = matches!(found.target, Target::Connected { .. });
+        let shown = match found.from {
+            Some(from) => format!("{} from {from}", found.to),
+            None => found.to.to_string(),
         };
-        self.tell(|model| format!("{to} is {}", describe(model, egress, next_hop, target)));
         if self.walk.network() == Network::Ipv6 && !self.walk.src_v6_is_global() {
             let cause = Some(Cause::Router(self.router));
             return self.walk.drop(DropReason::BeyondScope, cause);
         }
-        match self.resolve(egress, next_hop) {
-            Hop::Never { reason, port } => self.walk.drop(reason, Some(Cause::Port(port))),
-            // After the drops: a flow that drops has no guard for the TTL.
-            _ if self.walk.ttl_ends() => self.time_exceeded(),
-            Hop::Known { port, mac } => {
-                self.tell(|_| format!("TTL less one; {} > {mac}", port.mac));
-                self.walk.cross_router(port.mac, mac);
-                Next::Send(port.id)
+        let may_choose = ways.len() > 1 && self.walk.may_choose(ways.len());
+        // Beyond the bounds all packets go the way of those in the first bucket.
+        let fixed = || select::owner(0, ways.iter().map(|way| way.next_hop.identity()));
+        let own = if may_choose {
+            self.walk.own_way(ways)
+        } else {
+            fixed()
+        };
+        let Some((position, way)) = own.and_then(|own| Some((own, *ways.get(own)?))) else {
+            return self
+                .walk
+                .drop(DropReason::NoRoute, Some(Cause::Router(self.router)));
+        };
+        let bucket = select::bucket(&self.walk.packet.key);
+        self.tell(|model| {
+            let NextHop { port, address } = way.next_hop;
+            let port = model.port_path(port);
+            match (is_connected, ways.len()) {
+                (true, _) => format!("{shown} is connected to {port}"),
+                (false, 1) => format!("{shown} is via {address} on {port}"),
+                (false, count) if may_choose => format!(
+                    "{shown} is via {address} on {port}: bucket {bucket} of {SELECT_BUCKETS} is that of next hop {} of {count}",
+                    position + 1
+                ),
+                (false, count) => format!(
+                    "{shown} is via {address} on {port}, the first of {count} next hops: there were too many choices already"
+                ),
             }
-            Hop::Unknown { port, address } => self.ask(port, address),
+        });
+        // After the drops: a flow that drops has no guard for the TTL.
+        if self.walk.ttl_ends() {
+            return self.time_exceeded();
         }
+        if may_choose {
+            return Next::Choose(ways.to_vec());
+        }
+        take(self.walk, &way)
     }
 
     /// There is no route but one that isn't used.
-    fn no_route(&mut self, to: IpNet, via: IpAddr, why: Inactive) -> Next {
+    fn no_route(&mut self, found: &Found<'_>, via: IpAddr, why: Inactive) -> Next {
+        let to = found.to;
         // For the trace only: the bits that decided are in the mask already.
         let destination = self.walk.shown_dst();
         self.tell(|_| {
@@ -216,11 +327,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
 
     /// Asks for a next hop; the packet waits.
     fn ask(&mut self, port: &Port, address: IpAddr) -> Next {
-        self.tell(|model| format!("asks on {} who has {address}", model.port_path(port.id)));
-        if let Some(request) = ask(port, address) {
-            self.walk.emit(request);
-        }
-        self.walk.wait(port.id, address)
+        wait_for(self.walk, port, address)
     }
 
     /// The next hop's MAC: declared in the topology, or learned.
@@ -288,13 +395,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 }
 
-fn describe(model: &Model, egress: PortId, next_hop: IpAddr, target: Target) -> String {
-    let port = model.port_path(egress);
-    match target {
-        Target::Connected { .. } => format!("connected to {port}"),
-        _ => format!("via {next_hop} on {port}"),
-    }
-}
-
+#[cfg(test)]
+mod choice_tests;
 #[cfg(test)]
 mod tests;

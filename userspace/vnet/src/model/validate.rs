@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
+use weft_common::limits::NEXT_HOPS_MAX;
 
 /// Longest name of an interface in Linux (IFNAMSIZ less the final zero).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -211,16 +212,27 @@ fn routers(draft: &mut Draft<'_>, model: &Model) {
         if !draft.touched(Kind::Router, router.id.0) {
             continue;
         }
-        for (
-            index,
-            Route {
+        let key = (Kind::Router, router.id.0);
+        let mut next_hops: BTreeMap<(IpNet, Option<IpNet>, u32), usize> = BTreeMap::new();
+        for (index, route) in router.routes.iter().enumerate() {
+            let Route {
                 to,
+                from,
                 action,
-                weight: _,
-            },
-        ) in router.routes.iter().enumerate()
-        {
-            let key = (Kind::Router, router.id.0);
+                weight,
+            } = route;
+            if let Some(message) = from.and_then(|from| source_refusal(*to, from)) {
+                draft.refuse_at(key, format!("/routes/{index}/from"), message);
+            }
+            if matches!(action, RouteAction::Via(_)) {
+                let count = next_hops.entry((*to, *from, *weight)).or_default();
+                *count += 1;
+                if *count > NEXT_HOPS_MAX {
+                    let message =
+                        format!("{to} has more than {NEXT_HOPS_MAX} next hops of weight {weight}");
+                    draft.refuse_at(key, format!("/routes/{index}"), message);
+                }
+            }
             if *to != to.trunc() {
                 let message = format!("{to} has bits beyond its prefix: expected {}", to.trunc());
                 draft.refuse_at(key, format!("/routes/{index}/to"), message);
@@ -232,6 +244,22 @@ fn routers(draft: &mut Draft<'_>, model: &Model) {
             }
         }
     }
+}
+
+/// Why a route for `to` can't be one for packets from `from` only.
+fn source_refusal(to: IpNet, from: IpNet) -> Option<String> {
+    if to.addr().is_ipv4() != from.addr().is_ipv4() {
+        let family = if to.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        return Some(format!(
+            "packets for {to} don't come from {from}: expected an {family} prefix"
+        ));
+    }
+    (from != from.trunc()).then(|| {
+        format!(
+            "{from} has bits beyond its prefix: expected {}",
+            from.trunc()
+        )
+    })
 }
 
 /// Why a router can't forward packets for `to` to this address.

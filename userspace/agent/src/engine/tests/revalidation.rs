@@ -10,6 +10,7 @@ impl Rig {
         let mut router = Router::clone(routers.next().unwrap());
         router.routes.push(Route {
             to: to.parse().unwrap(),
+            from: None,
             action,
             weight: 100,
         });

@@ -20,7 +20,7 @@ const ECHO_REQUEST: (u8, u8) = (8, 0);
 /// Type and code of an ICMPv6 echo request (RFC 4443, 4.1).
 const ECHO_REQUEST_V6: (u8, u8) = (128, 0);
 
-impl<T: TraceSink> At<'_, '_, T> {
+impl<'a, T: TraceSink> At<'_, 'a, T> {
     /// ARP that reached the router itself: replies to its questions, and questions on ports without a bridge.
     pub(super) fn arp(&mut self) -> Next {
         let operation = Operation::from_number(self.walk.protocol().into());
@@ -112,20 +112,19 @@ impl<T: TraceSink> At<'_, '_, T> {
 
     /// Sends a packet of the router's own. Without a way back the packet that caused it is dropped as `reason`.
     fn send_back(&mut self, to: IpAddr, packet: &[u8], reason: DropReason) -> Next {
-        let hop = match self.table.lookup(to).route {
+        let hop = if is_link_local(to) {
             // It is on the link by which it came, and has just said its MAC: nobody has to ask.
-            _ if is_link_local(to) => Hop::Known {
+            Some(Hop::Known {
                 port: self.port,
                 mac: self.walk.src_mac(),
-            },
-            Some((_, Target::Connected { port })) => self.resolve(port, to),
-            Some((_, Target::Via { port, address })) => self.resolve(port, address),
-            _ => {
-                self.tell(|_| format!("no way back to {to}"));
-                return self
-                    .walk
-                    .drop_once(reason, Some(Cause::Router(self.router)));
-            }
+            })
+        } else {
+            self.way_back(source_of(packet), to)
+        };
+        let Some(hop) = hop else {
+            self.tell(|_| format!("no way back to {to}"));
+            let cause = Some(Cause::Router(self.router));
+            return self.walk.drop_once(reason, cause);
         };
         match hop {
             Hop::Known { port, mac } => {
@@ -147,6 +146,27 @@ impl<T: TraceSink> At<'_, '_, T> {
         }
     }
 
+    /// The next hop for a packet of the router's own: of several the first that isn't known to be dead.
+    fn way_back(&mut self, from: IpAddr, to: IpAddr) -> Option<Hop<'a>> {
+        let table = self.table;
+        let mut dead_end = None;
+        for found in table.lookup(from, to).routes {
+            match found.target {
+                &Target::Connected { port } => return Some(self.resolve(port, to)),
+                Target::Via(hops) => {
+                    for hop in hops {
+                        match self.resolve(hop.port, hop.address) {
+                            never @ Hop::Never { .. } => _ = dead_end.get_or_insert(never),
+                            hop => return Some(hop),
+                        }
+                    }
+                }
+                _ => return dead_end,
+            }
+        }
+        dead_end
+    }
+
     /// There is no answer to this very packet.
     fn refuse(&mut self, error: icmp::IcmpError, reason: DropReason) -> Next {
         self.tell(|_| format!("no answer: {error}"));
@@ -157,6 +177,22 @@ impl<T: TraceSink> At<'_, '_, T> {
     fn not_served(&mut self) -> Next {
         self.walk
             .drop(DropReason::RouterLocal, Some(Cause::Router(self.router)))
+    }
+}
+
+/// The source of an IP packet that the router made.
+fn source_of(packet: &[u8]) -> IpAddr {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(6) => packet
+            .get(8..24)
+            .and_then(|source| <[u8; 16]>::try_from(source).ok())
+            .unwrap_or_default()
+            .into(),
+        _ => packet
+            .get(12..16)
+            .and_then(|source| <[u8; 4]>::try_from(source).ok())
+            .unwrap_or_default()
+            .into(),
     }
 }
 

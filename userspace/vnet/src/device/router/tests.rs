@@ -149,6 +149,7 @@ fn routes_that_drop_are_named() {
             let cause = Some(Cause::Route {
                 router,
                 to: prefix.parse().unwrap(),
+                from: None,
             });
             assert_eq!(outcome.verdict, Verdict::Drop { reason, cause });
         }
