@@ -233,7 +233,7 @@ impl<D: Datapath> Engine<D> {
             .find(|host| host.name == self.host_name)
             .map(|host| host.id);
         let host = host.unwrap_or(NO_HOST);
-        let new = Arc::new(Snapshot::build(model, activity));
+        let new = Arc::new(self.snapshot.update(model, activity));
         let mut dirty = changed_tags(&self.snapshot, &new);
         if host != self.host {
             // What was said of the old one would be withdrawn under the wrong name later.

@@ -1,10 +1,10 @@
 //! The topology as the packet path reads it: with flood domains, seeded addresses and routing tables worked out.
 //!
-//! Immutable and built whole; the agent builds one per revision (or change of activity) and shares it by Arc.
+//! Immutable; the agent makes one per revision (or change of activity) out of the one before, and shares it by Arc.
 
 use crate::id::{BridgeId, HostId, PortId, RouterId};
 use crate::mac::Mac;
-use crate::model::{DeviceId, Model, Port};
+use crate::model::{DeviceId, Model, Port, Router};
 use crate::route::RoutingTable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -49,40 +49,102 @@ pub struct Seed {
 }
 
 /// See the module's text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     model: Arc<Model>,
     activity: Activity,
-    domains: BTreeMap<BridgeId, FloodDomain>,
+    domains: BTreeMap<BridgeId, Arc<FloodDomain>>,
     domain_of: BTreeMap<BridgeId, BridgeId>,
-    tables: BTreeMap<RouterId, RoutingTable>,
+    tables: BTreeMap<RouterId, Arc<RoutingTable>>,
     overlay_mtu: Option<u16>,
 }
 
 impl Snapshot {
     /// Works out what the packet path needs.
     pub fn build(model: Arc<Model>, activity: Activity) -> Snapshot {
+        Snapshot::default().update(model, activity)
+    }
+
+    /// The snapshot of a later model. Routing tables and flood domains are worked out again where something that
+    /// they are made of is another object than before, and shared with this snapshot where nothing is.
+    pub fn update(&self, model: Arc<Model>, activity: Activity) -> Snapshot {
+        let changed = changed_ports(&self.model, &model);
         let domain_of = join_bridges(&model);
-        let domains = build_domains(&model, &domain_of);
-        let mut ports_of: BTreeMap<RouterId, Vec<&Port>> = BTreeMap::new();
-        for port in model.ports.values() {
-            if let DeviceId::Router(router) = port.device {
-                ports_of.entry(router).or_default().push(port);
+        let touched = self.touched_domains(&model, &domain_of, &changed);
+        let mut domains = build_domains(&model, &domain_of, &touched);
+        for id in domain_of.values().filter(|id| !touched.contains(id)) {
+            if let Some(domain) = self.domains.get(id) {
+                domains.insert(*id, Arc::clone(domain));
             }
         }
-        let table = |router: &Arc<crate::model::Router>| {
-            let ports = ports_of.get(&router.id).into_iter().flatten().copied();
-            (router.id, RoutingTable::new(ports, &router.routes))
-        };
-        let tables = model.routers.values().map(table).collect();
+        let tables = self.routing_tables_of(&model, &changed);
         Snapshot {
             model,
             activity,
             domains,
             domain_of,
             tables,
-            overlay_mtu: None,
+            overlay_mtu: self.overlay_mtu,
         }
+    }
+
+    /// Ids of the domains that may differ from those of this snapshot.
+    fn touched_domains(
+        &self,
+        model: &Model,
+        domain_of: &BTreeMap<BridgeId, BridgeId>,
+        changed: &BTreeSet<PortId>,
+    ) -> BTreeSet<BridgeId> {
+        let mut bridges = BTreeSet::new();
+        for port in self.model.ports.values().chain(model.ports.values()) {
+            let is_changed = |id: &PortId| changed.contains(id);
+            if (is_changed(&port.id) || port.peer.as_ref().is_some_and(is_changed))
+                && let DeviceId::Bridge(bridge) = port.device
+            {
+                bridges.insert(bridge);
+            }
+        }
+        let all = self.domain_of.keys().chain(domain_of.keys());
+        bridges.extend(all.filter(|id| self.domain_of.get(id) != domain_of.get(id)));
+        // A domain that lost a bridge is another one, too.
+        let before = bridges.iter().filter_map(|id| self.domain_of.get(id));
+        let after = bridges.iter().filter_map(|id| domain_of.get(id));
+        before.chain(after).copied().collect()
+    }
+
+    fn routing_tables_of(
+        &self,
+        model: &Model,
+        changed: &BTreeSet<PortId>,
+    ) -> BTreeMap<RouterId, Arc<RoutingTable>> {
+        let mut ports_of: BTreeMap<RouterId, Vec<&Port>> = BTreeMap::new();
+        for port in model.ports.values() {
+            if let DeviceId::Router(router) = port.device {
+                ports_of.entry(router).or_default().push(port);
+            }
+        }
+        let changed_ports = |model: &Model| -> Vec<DeviceId> {
+            let ports = changed.iter().filter_map(|id| model.ports.get(id));
+            ports.map(|port| port.device).collect()
+        };
+        let touched: BTreeSet<DeviceId> = [changed_ports(&self.model), changed_ports(model)]
+            .concat()
+            .into_iter()
+            .collect();
+        let table = |router: &Arc<Router>| {
+            let is_same = !touched.contains(&DeviceId::Router(router.id))
+                && self
+                    .model
+                    .routers
+                    .get(&router.id)
+                    .is_some_and(|it| Arc::ptr_eq(it, router));
+            let shared = self.tables.get(&router.id).filter(|_| is_same).cloned();
+            let ports = ports_of.get(&router.id).into_iter().flatten().copied();
+            let table =
+                shared.unwrap_or_else(|| Arc::new(RoutingTable::new(ports, &router.routes)));
+            (router.id, table)
+        };
+        model.routers.values().map(table).collect()
     }
 
     /// The same, where the tunnels of this host carry packets of so many bytes. No flow depends on it: it is only
@@ -128,12 +190,14 @@ impl Snapshot {
 
     /// Every flood domain, in order of its id.
     pub fn flood_domains(&self) -> impl Iterator<Item = &FloodDomain> {
-        self.domains.values()
+        self.domains.values().map(|domain| &**domain)
     }
 
     /// The flood domain that a bridge is in.
     pub fn flood_domain_of(&self, bridge: BridgeId) -> Option<&FloodDomain> {
-        self.domains.get(self.domain_of.get(&bridge)?)
+        self.domains
+            .get(self.domain_of.get(&bridge)?)
+            .map(|domain| &**domain)
     }
 
     /// A port of the topology.
@@ -143,7 +207,7 @@ impl Snapshot {
 
     /// A router's routing table.
     pub fn routing_table(&self, router: RouterId) -> Option<&RoutingTable> {
-        self.tables.get(&router)
+        self.tables.get(&router).map(|table| &**table)
     }
 
     /// The bridge that a router's port is peered with.
@@ -154,13 +218,29 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn routing_tables(&self) -> &BTreeMap<RouterId, RoutingTable> {
+    pub(crate) fn routing_tables(&self) -> &BTreeMap<RouterId, Arc<RoutingTable>> {
         &self.tables
     }
 
     pub(crate) fn domain_ids(&self) -> &BTreeMap<BridgeId, BridgeId> {
         &self.domain_of
     }
+}
+
+/// Ports that come, go, or are other objects than before.
+fn changed_ports(old: &Model, new: &Model) -> BTreeSet<PortId> {
+    let is_same = |id: &PortId, port: &Arc<Port>, other: &Model| {
+        other.ports.get(id).is_some_and(|it| Arc::ptr_eq(it, port))
+    };
+    let gone = old
+        .ports
+        .iter()
+        .filter(|(id, port)| !is_same(id, port, new));
+    let come = new
+        .ports
+        .iter()
+        .filter(|(id, port)| !is_same(id, port, old));
+    gone.chain(come).map(|(id, _)| *id).collect()
 }
 
 /// For each bridge the smallest id that it reaches over peerings whose both sides are up.
@@ -191,12 +271,14 @@ fn join_bridges(model: &Model) -> BTreeMap<BridgeId, BridgeId> {
     domain_of
 }
 
+/// The domains with these ids.
 fn build_domains(
     model: &Model,
     domain_of: &BTreeMap<BridgeId, BridgeId>,
-) -> BTreeMap<BridgeId, FloodDomain> {
+    wanted: &BTreeSet<BridgeId>,
+) -> BTreeMap<BridgeId, Arc<FloodDomain>> {
     let mut domains: BTreeMap<BridgeId, FloodDomain> = BTreeMap::new();
-    for (&bridge, &id) in domain_of {
+    for (&bridge, &id) in domain_of.iter().filter(|(_, id)| wanted.contains(id)) {
         let domain = domains.entry(id).or_insert_with(|| FloodDomain {
             id,
             bridges: Vec::new(),
@@ -245,5 +327,8 @@ fn build_domains(
             domain.router_ports = ports.into_iter().collect();
         }
     }
-    domains
+    let shared = domains
+        .into_iter()
+        .map(|(id, domain)| (id, Arc::new(domain)));
+    shared.collect()
 }
