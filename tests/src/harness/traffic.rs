@@ -2,7 +2,7 @@
 //!
 //! Pure parsing and commands; what the traffic may cause elsewhere is declared by [`Network`](super::Network).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -196,6 +196,8 @@ pub struct Throughput {
     pub bits_per_second: f64,
     /// UDP datagrams lost, in percent.
     pub lost_percent: f64,
+    /// TCP segments sent again.
+    pub retransmits: u64,
 }
 
 impl Iperf {
@@ -203,9 +205,10 @@ impl Iperf {
     pub fn run(
         &self,
         (client, server): (&Namespace, &Namespace),
-        to: Ipv4Addr,
+        to: impl Into<IpAddr>,
         run_folder: &Path,
     ) -> Result<Throughput> {
+        let to = to.into();
         // A log of its own: "listening" must be this server's word.
         let log = run_folder.join(format!("iperf3-{}.log", server.name()));
         std::fs::remove_file(&log).ok();
@@ -263,6 +266,7 @@ impl Throughput {
                 received_bytes: (sent * (1.0 - lost_percent / 100.0)) as u64,
                 bits_per_second: number("/sum/bits_per_second")?,
                 lost_percent,
+                retransmits: 0,
             });
         }
         Ok(Throughput {
@@ -270,6 +274,8 @@ impl Throughput {
             received_bytes: number("/sum_received/bytes")? as u64,
             bits_per_second: number("/sum_received/bits_per_second")?,
             lost_percent: 0.0,
+            // Left out where the sender's kernel doesn't tell.
+            retransmits: number("/sum_sent/retransmits").unwrap_or(0.0) as u64,
         })
     }
 }

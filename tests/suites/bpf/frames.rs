@@ -98,6 +98,17 @@ pub fn other() -> Vec<u8> {
     )
 }
 
+/// GRE from fd30:2::1 to fd30:1::1 with `key` around `inner`.
+pub fn gre_v6(key: u32, inner: &[u8]) -> Vec<u8> {
+    let mut frame = hex("0a0000000001 0a0000000002 86dd 6000abcd 0000 2f 40
+         fd300002000000000000000000000001 fd300001000000000000000000000001 2000 6558");
+    frame.extend_from_slice(&key.to_be_bytes());
+    frame.extend_from_slice(inner);
+    let length = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
 /// GRE from 172.30.2.1 to 172.30.1.1 with `key` around `inner`.
 pub fn gre(key: u32, inner: &[u8]) -> Vec<u8> {
     let mut frame = hex(

@@ -16,3 +16,4 @@ mod store;
 mod tenant;
 mod trace;
 mod trouble;
+mod tunnel_v6;

@@ -36,11 +36,12 @@ use flows::{Decisions, is_learned};
 use misses::MadeSlots;
 use ports::Ports;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use underlay::Peers;
+pub use underlay::TunnelOptions;
 use waiting::Waiting;
 use weft_api::{OwnedState, StateChange, StateUpdate};
 use weft_common::{DropReason, Slot};
@@ -77,6 +78,8 @@ pub struct EngineConfig {
     pub host: String,
     /// Underlay interfaces.
     pub underlay_interfaces: Vec<String>,
+    /// How packets are put into tunnels.
+    pub tunnel_options: TunnelOptions,
     /// Most flows.
     pub flows_max: Option<usize>,
     /// Seconds without a packet after which a flow goes.
@@ -97,6 +100,7 @@ pub struct Engine<D> {
     decisions: Decisions,
     ports: Ports,
     peers: Peers,
+    tunnel_options: TunnelOptions,
     floods: Floods,
     waiting: Waiting,
     adoption: Adoption,
@@ -106,7 +110,7 @@ pub struct Engine<D> {
     /// When a flow last used an address that this host learned, in seconds.
     learned_used: HashMap<String, u64>,
     updates: mpsc::UnboundedSender<StateUpdate>,
-    remotes: watch::Sender<Vec<Ipv4Addr>>,
+    remotes: watch::Sender<Vec<IpAddr>>,
     /// Drops that the agent itself decided on, by port and reason.
     drops: BTreeMap<(Option<PortId>, DropReason), u64>,
     /// What the batch of misses in hand taught.
@@ -136,7 +140,7 @@ impl<D: Datapath> Engine<D> {
         mut table: FlowTable,
         port_table: PortTable,
         updates: mpsc::UnboundedSender<StateUpdate>,
-        remotes: watch::Sender<Vec<Ipv4Addr>>,
+        remotes: watch::Sender<Vec<IpAddr>>,
     ) -> Engine<D> {
         if let Some(limit) = config.flows_max {
             table.flows_max = table.flows_max.min(limit);
@@ -160,6 +164,7 @@ impl<D: Datapath> Engine<D> {
             decisions: Decisions::default(),
             ports: Ports::new(port_table, config.underlay_interfaces),
             peers: Peers::default(),
+            tunnel_options: config.tunnel_options,
             floods: Floods::default(),
             waiting: Waiting::default(),
             adoption: Adoption::default(),

@@ -132,7 +132,7 @@ fn open_engine(
     config: &Config,
     generations: &BTreeMap<u16, u8>,
     updates: mpsc::UnboundedSender<weft_api::StateUpdate>,
-    remotes: watch::Sender<Vec<std::net::Ipv4Addr>>,
+    remotes: watch::Sender<Vec<std::net::IpAddr>>,
 ) -> anyhow::Result<Engine<Kernel>> {
     let kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
     let table = FlowTable::new(kernel.slot_generation());
@@ -151,6 +151,7 @@ fn open_engine(
     let engine_config = EngineConfig {
         host: config.host.clone(),
         underlay_interfaces: config.underlay.interfaces.clone(),
+        tunnel_options: config.underlay.tunnel_options(),
         flows_max: config.limits.flows,
         flow_idle_secs: config.limits.flow_idle_secs,
     };

@@ -26,6 +26,7 @@ const MAPS: &[&str] = &[
     "megaflows_v4",
     "megaflows_v6",
     "peers",
+    "peer_versions",
     "flood_lists",
     "own_addresses",
     "remote_hosts",
