@@ -1,5 +1,6 @@
 //! One loaded object in a network namespace of its own, with a port bound to its loopback interface.
 
+use aya::programs::ProgramError;
 use aya::{TestRun, TestRunOptions};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -113,8 +114,23 @@ impl Bench {
         self.run_gso(program, frame, 0)
     }
 
+    /// Like [`Bench::run`]; none for a frame that BPF_PROG_TEST_RUN doesn't take (6.18: less than a whole IP header).
+    pub fn try_run(&mut self, program: &'static str, frame: &[u8]) -> Option<Run> {
+        self.test_run(program, frame, 0).ok()
+    }
+
     /// Like [`Bench::run`], for a packet that is to be cut into segments of `gso_size` bytes.
     pub fn run_gso(&mut self, program: &'static str, frame: &[u8], gso_size: u32) -> Run {
+        let run = self.test_run(program, frame, gso_size);
+        run.expect("BPF_PROG_TEST_RUN")
+    }
+
+    fn test_run(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        gso_size: u32,
+    ) -> Result<Run, ProgramError> {
         // struct __sk_buff: gso_segs at 164, gso_size at 176.
         let mut context = [0u8; 192];
         if gso_size > 0 {
@@ -133,13 +149,13 @@ impl Bench {
             .programs()
             .program(program)
             .expect("a program of this name");
-        let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+        let result = program.test_run(options)?;
         let length = result.data_size_out as usize;
         out.truncate(length);
-        Run {
+        Ok(Run {
             verdict: result.return_value,
             frame: out,
-        }
+        })
     }
 
     /// Runs a program over the same frame again and again, as fast as the kernel can.

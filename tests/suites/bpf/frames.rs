@@ -45,12 +45,6 @@ pub fn tcp() -> Vec<u8> {
     )
 }
 
-/// UDP with 8 bytes of IP options.
-pub fn with_options() -> Vec<u8> {
-    hex("02000000010c 02000000010b 0800 47000028 00010000 4011 6000 0a00010b 0a00010c 0101010101010100
-         03e8 07d0 000c 0000 01020304")
-}
-
 /// First fragment of a UDP packet, with its header.
 pub fn first_fragment() -> Vec<u8> {
     hex(

@@ -3,6 +3,7 @@
 mod bench;
 mod encap;
 mod frames;
+mod odd_packets;
 
 mod cache;
 mod fragments;
