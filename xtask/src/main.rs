@@ -6,6 +6,7 @@
 mod ci;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod setup;
 mod test;
@@ -36,7 +37,7 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Two hosts, four workloads, two agents, on this machine; ends with `demo: ok`
     Demo(demo::Args),
-    /// Run the test suites: unit, bpf, net, or all of them
+    /// Run the test suites: unit, bpf, net, or all of them; or the fuzz targets
     Test(test::Args),
     /// Check the rules that no compiler checks: crate directions, sizes, links, docs/SCENARIOS.md
     Tidy,
@@ -44,7 +45,7 @@ enum Command {
     Fmt(lint::FmtArgs),
     /// clippy and rustdoc, warnings are errors
     Lint,
-    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net
+    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net, fuzz
     Ci,
 }
 

@@ -4,10 +4,12 @@
 //! first; `--yes`, the variable `CI`, or a stdin that is no terminal mean yes.
 
 mod components;
+mod fuzzer;
 mod linker;
 mod packages;
 mod rust_src;
 
+pub use fuzzer::path as fuzzer_path;
 pub use linker::path as linker_path;
 
 use anyhow::{Context, Result, bail};
@@ -31,18 +33,23 @@ pub enum Part {
     Packages,
     /// rustfmt and clippy.
     Components,
+    /// cargo-fuzz.
+    Fuzzer,
 }
 
 /// What compiling the kernel programs takes.
 pub const BUILD: &[Part] = &[Part::Linker, Part::RustSrc];
 /// What demo and net tests take.
 pub const NETWORK: &[Part] = &[Part::Linker, Part::RustSrc, Part::Packages];
+/// What the fuzz targets take: libFuzzer is C++.
+pub const FUZZ: &[Part] = &[Part::Packages, Part::Fuzzer];
 /// Everything.
 pub const ALL: &[Part] = &[
     Part::Linker,
     Part::RustSrc,
     Part::Packages,
     Part::Components,
+    Part::Fuzzer,
 ];
 
 pub fn run(args: &Args) -> Result<()> {
@@ -84,6 +91,7 @@ impl Part {
             Part::RustSrc => "rust-src",
             Part::Packages => "Debian packages",
             Part::Components => "rustfmt and clippy",
+            Part::Fuzzer => "cargo-fuzz",
         }
     }
 
@@ -94,6 +102,7 @@ impl Part {
             Part::RustSrc => rust_src::plan(),
             Part::Packages => packages::plan(),
             Part::Components => Ok(components::plan()),
+            Part::Fuzzer => fuzzer::plan(),
         }
     }
 
@@ -103,6 +112,7 @@ impl Part {
             Part::RustSrc => rust_src::install(),
             Part::Packages => packages::install(),
             Part::Components => components::install(),
+            Part::Fuzzer => fuzzer::install(),
         }
     }
 }

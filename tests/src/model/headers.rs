@@ -181,7 +181,7 @@ fn judge_fragment(
     if start == 0 && !more {
         return Ok(0);
     }
-    if payload == 0 || (more && payload % 8 != 0) || start + payload + overhead > 65_535 {
+    if payload == 0 || (more && !payload.is_multiple_of(8)) || start + payload + overhead > 65_535 {
         return Err("bad_fragment");
     }
     // RFC 1858, 4.2: TCP's flags are in bytes 8 to 16.
@@ -200,7 +200,7 @@ fn ipv6(bytes: &[u8], network: usize) -> Result<Ip, Refusal> {
     }
     let tos = (first >> 20) as u8;
     let length = fixed.number(2).unwrap() as usize;
-    let mut next = fixed.number(1).unwrap() as u8;
+    let next = fixed.number(1).unwrap() as u8;
     let ttl = fixed.number(1).unwrap() as u8;
     let src = fixed.take(16).unwrap().to_vec();
     let dst = fixed.take(16).unwrap().to_vec();
@@ -208,6 +208,42 @@ fn ipv6(bytes: &[u8], network: usize) -> Result<Ip, Refusal> {
         return Err("jumbogram");
     }
     let packet = bytes.get(40..40 + length).ok_or("short_frame")?;
+    let Chain {
+        next,
+        passed,
+        fragment,
+        id,
+    } = chain(packet, next)?;
+    let ports = match fragment {
+        2 => (0, 0),
+        _ => upper(next, &packet[passed..], fragment == 1)?,
+    };
+    Ok(Ip {
+        src,
+        dst,
+        protocol: next,
+        tos,
+        ttl,
+        fragment,
+        id,
+        ports,
+        upper: if fragment == 2 {
+            0
+        } else {
+            network + 40 + passed
+        },
+    })
+}
+
+/// What lies behind a chain of extension headers.
+struct Chain {
+    next: u8,
+    passed: usize,
+    fragment: u8,
+    id: u32,
+}
+
+fn chain(packet: &[u8], mut next: u8) -> Result<Chain, Refusal> {
     let (mut passed, mut count) = (0, 0);
     let (mut fragment, mut id) = (0, 0);
     while fragment != 2 && [0, 43, 44, 51, 60].contains(&next) {
@@ -252,24 +288,11 @@ fn ipv6(bytes: &[u8], network: usize) -> Result<Ip, Refusal> {
         }
         next = named;
     }
-    let ports = match fragment {
-        2 => (0, 0),
-        _ => upper(next, &packet[passed..], fragment == 1)?,
-    };
-    Ok(Ip {
-        src,
-        dst,
-        protocol: next,
-        tos,
-        ttl,
+    Ok(Chain {
+        next,
+        passed,
         fragment,
         id,
-        ports,
-        upper: if fragment == 2 {
-            0
-        } else {
-            network + 40 + passed
-        },
     })
 }
 

@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tshark", "reading the GRE keys on the underlay"),
     ("ethtool", "offloads of the test interfaces"),
     ("bpftool", "looking at pinned programs and maps"),
+    ("g++", "libFuzzer, for the fuzz targets"),
     ("util-linux", "nsenter into a test host"),
 ];
 
