@@ -36,12 +36,13 @@ pub const NEXT_HOPS_MAX: usize = 16;
 pub const WAYS_MAX: usize = 64;
 /// Most bytes of a packet that one miss event carries.
 pub const MISS_BYTES_MAX: u32 = 65_000;
-/// Misses that one port may send up per second, on average.
-pub const MISS_RATE_PER_SEC: u64 = 20_000;
-/// Misses that one port may send up at once.
-pub const MISS_BURST: u64 = 4_000;
+/// Misses that one port may send up per second, on average. Little, so that a port that never stops takes a tenth of
+/// a CPU from the others; what a port may do at once is [`MISS_BURST`].
+pub const MISS_RATE_PER_SEC: u64 = 5_000;
+/// Misses that one port may send up at once: new connections come in bursts.
+pub const MISS_BURST: u64 = 16_000;
 /// Misses of one port that wait for the agent to decide on them.
-pub const MISSES_QUEUED_PER_PORT_MAX: usize = 4096;
+pub const MISSES_QUEUED_PER_PORT_MAX: usize = 16_384;
 /// Bytes of packets that wait for a decision, of one port.
 pub const MISS_BYTES_QUEUED_PER_PORT_MAX: usize = 4 << 20;
 /// Bytes of packets that wait for a decision, of all ports.
@@ -75,5 +76,6 @@ const _: () = assert!(MASKS_PER_TENANT_MAX < MASKS_MAX as usize);
 const _: () = assert!(MEGAFLOWS_V4_MAX == MEGAFLOWS_V6_MAX && 2 * MEGAFLOWS_V4_MAX <= SLOTS_MAX);
 const _: () = assert!(WAITING_PER_NEIGHBOUR_MAX <= WAITING_MAX);
 const _: () = assert!(MISS_BYTES_QUEUED_PER_PORT_MAX <= MISS_BYTES_QUEUED_MAX);
+const _: () = assert!(MISS_BURST <= MISSES_QUEUED_PER_PORT_MAX as u64);
 const _: () = assert!(MISS_BYTES_MAX as usize <= MISS_BYTES_QUEUED_PER_PORT_MAX);
 const _: () = assert!(SLOT_GRACE_SECS < FLOW_IDLE_TIMEOUT_SECS);

@@ -36,6 +36,12 @@ pub struct PortLine {
     pub key: Option<String>,
     /// The same as a GRE key.
     pub tunnel_key: Option<u32>,
+    /// Frames that its workload sent.
+    pub ingress_packets: u64,
+    /// Frames that its workload got.
+    pub egress_packets: u64,
+    /// Packets of its workload that were dropped.
+    pub drops: u64,
     /// What keeps it from being active.
     pub problem: Option<String>,
 }
@@ -82,8 +88,23 @@ pub struct Status {
     pub misses: u64,
     /// Installed flows.
     pub flows: u64,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// What the audit found.
+    pub audit: Audit,
     /// Other hosts.
     pub peers: Vec<Peer>,
+}
+
+/// The audit in `weft status -o json`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Audit {
+    /// How often all was gone through.
+    pub rounds: u64,
+    /// What differed in the last round.
+    pub drift: u64,
+    /// What was mended.
+    pub repaired: u64,
 }
 
 /// Another host in `weft status -o json`.

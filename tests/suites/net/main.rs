@@ -13,6 +13,7 @@ mod offload;
 mod restart;
 mod router;
 mod store;
+mod storm;
 mod tenant;
 mod trace;
 mod trouble;
