@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::namespace::Namespace;
 use super::process::{Background, run};
+use super::wait;
 
 /// Payload bytes that fit into one IPv4 fragment of an interface with MTU 1500.
 const FRAGMENT_PAYLOAD: u32 = 1480;
@@ -58,7 +59,8 @@ impl Ping {
         let Ping {
             count, size, ttl, ..
         } = self;
-        let line = format!("-n -c {count} -i {interval} -s {size} -t {ttl} -W 2 {to}");
+        let patience = wait::scaled(Duration::from_secs(2)).as_secs();
+        let line = format!("-n -c {count} -i {interval} -s {size} -t {ttl} -W {patience} {to}");
         line.split(' ').map(String::from).collect()
     }
 
