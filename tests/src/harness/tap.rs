@@ -228,7 +228,11 @@ impl Shared {
                     }),
                 }
             }
-            Content::Arp { .. } | Content::Ipv4 { .. } | Content::Probe(_) | Content::Other => {}
+            Content::Arp { .. }
+            | Content::Ipv4 { .. }
+            | Content::Ipv6 { .. }
+            | Content::Probe(_)
+            | Content::Other => {}
         }
     }
 

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::packet::Mac;
 use super::tap::Station;
@@ -14,14 +14,14 @@ use super::tap::Station;
 /// Longest name of an interface (IFNAMSIZ with its final zero).
 const INTERFACE_NAME_LEN_MAX: usize = 15;
 
-/// One tenant's bridges, ports and router.
+/// One tenant's bridges, ports and routers.
 ///
 /// Its methods panic on text that isn't what they document: that is a mistake in the scenario.
 #[derive(Clone, Debug)]
 pub struct Topology {
     tenant: String,
     ports: Vec<PortSpec>,
-    router: Option<RouterSpec>,
+    routers: Vec<RouterSpec>,
 }
 
 /// An exterior port of a bridge, and the workload behind it.
@@ -39,6 +39,10 @@ pub struct PortSpec {
     pub mac: Mac,
     /// The workload's address and subnet; none if the network shall not know of any.
     pub address: Option<Ipv4Net>,
+    /// Its IPv6 address and subnet.
+    pub address_v6: Option<Ipv6Net>,
+    /// It has IPv6 and no address: it makes itself one when a router advertises itself (RFC 4862).
+    pub autoconf: bool,
     /// What is behind the interface.
     pub kind: WorkloadKind,
 }
@@ -57,6 +61,12 @@ struct RouterSpec {
     name: String,
     /// Bridge, and the router's address on it.
     legs: Vec<(String, Ipv4Net)>,
+    /// The same for IPv6, on bridges of `legs`.
+    legs_v6: Vec<(String, Ipv6Net)>,
+    /// Other router, and this one's address on the way there.
+    links: Vec<(String, Ipv4Net)>,
+    /// Prefix, and what becomes of its packets: `via: ADDRESS` or `action: ACTION`.
+    routes: Vec<(String, String)>,
 }
 
 impl Topology {
@@ -65,7 +75,7 @@ impl Topology {
         Topology {
             tenant: name.into(),
             ports: Vec::new(),
-            router: None,
+            routers: Vec::new(),
         }
     }
 
@@ -84,22 +94,104 @@ impl Topology {
         self.add(path, host, None, WorkloadKind::Veth)
     }
 
+    /// Gives the port that was added last an IPv6 address, too: `and_v6("fd00:1::b/64")`.
+    pub fn and_v6(mut self, address: &str) -> Topology {
+        let port = self.ports.last_mut().expect("a port comes first");
+        port.address_v6 = Some(network_v6(address));
+        self
+    }
+
+    /// Has the workload of the port that was added last configure itself for IPv6.
+    pub fn and_autoconf(mut self) -> Topology {
+        self.ports.last_mut().expect("a port comes first").autoconf = true;
+        self
+    }
+
     /// Gives the port that was added last another MAC.
     pub fn with_mac(mut self, mac: Mac) -> Topology {
         self.ports.last_mut().expect("a port comes first").mac = mac;
         self
     }
 
-    /// A router between bridges: `router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])`.
+    /// A router between bridges: `router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])`. There can be
+    /// several.
     pub fn router(mut self, name: &str, legs: &[(&str, &str)]) -> Topology {
         let legs = legs
             .iter()
             .map(|(bridge, address)| (bridge.to_string(), network(address)));
-        self.router = Some(RouterSpec {
+        self.routers.push(RouterSpec {
             name: name.into(),
             legs: legs.collect(),
+            legs_v6: Vec::new(),
+            links: Vec::new(),
+            routes: Vec::new(),
         });
         self
+    }
+
+    /// Gives the router that was added last IPv6 addresses, too, on bridges where it has a leg:
+    /// `and_legs_v6(&[("web", "fd00:1::1/64")])`.
+    pub fn and_legs_v6(mut self, legs: &[(&str, &str)]) -> Topology {
+        let router = self.routers.last_mut().expect("a router comes first");
+        let legs = legs.iter();
+        router.legs_v6 = legs
+            .map(|(bridge, address)| (bridge.to_string(), network_v6(address)))
+            .collect();
+        self
+    }
+
+    /// Joins two routers that were added before, by a port on each that has the other's name:
+    /// `link(("r1", "10.255.1.1/30"), ("r2", "10.255.1.2/30"))`.
+    pub fn link(mut self, one: (&str, &str), other: (&str, &str)) -> Topology {
+        for ((here, address), (there, _)) in [(one, other), (other, one)] {
+            let links = &mut self.router_named(here).links;
+            links.push((there.into(), network(address)));
+        }
+        self
+    }
+
+    /// A static route: `route("r1", "10.0.2.0/24", "10.255.1.2")`.
+    pub fn route(mut self, router: &str, to: &str, via: &str) -> Topology {
+        let target = format!("via: \"{via}\"");
+        let routes = &mut self.router_named(router).routes;
+        routes.push((to.into(), target));
+        self
+    }
+
+    /// A static route without a next hop: `route_action("r1", "192.0.2.0/24", "reject")`.
+    pub fn route_action(mut self, router: &str, to: &str, action: &str) -> Topology {
+        let routes = &mut self.router_named(router).routes;
+        routes.push((to.into(), format!("action: {action}")));
+        self
+    }
+
+    /// Routers in a row between two bridges, each with routes to both: `row(&["r1", "r2", "r3"],
+    /// ("web", "10.0.1.1/24"), ("db", "10.0.2.1/24"))`. Between the Nth and the next one is 10.255.N.0/30, with
+    /// .1 on the first's side.
+    pub fn row(self, names: &[&str], left: (&str, &str), right: (&str, &str)) -> Topology {
+        let last = names.len() - 1;
+        let [left_prefix, right_prefix] =
+            [left, right].map(|(_, address)| network(address).trunc().to_string());
+        let mut topology = self;
+        for (index, name) in names.iter().enumerate() {
+            let legs = [
+                (index == 0).then_some(left),
+                (index == last).then_some(right),
+            ];
+            let legs: Vec<(&str, &str)> = legs.into_iter().flatten().collect();
+            topology = topology.router(name, &legs);
+        }
+        for (index, pair) in names.windows(2).enumerate() {
+            let [one, other] = [1, 2].map(|host| format!("10.255.{}.{host}", index + 1));
+            topology = topology
+                .link(
+                    (pair[0], &format!("{one}/30")),
+                    (pair[1], &format!("{other}/30")),
+                )
+                .route(pair[0], &right_prefix, &other)
+                .route(pair[1], &left_prefix, &one);
+        }
+        topology
     }
 
     /// Its tenant.
@@ -112,12 +204,25 @@ impl Topology {
         &self.ports
     }
 
-    /// The router's address on a bridge: the gateway of its workloads.
+    /// The address on a bridge of the first router that has one: the gateway of its workloads.
     pub fn gateway(&self, bridge: &str) -> Option<Ipv4Addr> {
-        let legs = &self.router.as_ref()?.legs;
-        legs.iter()
-            .find(|(name, _)| name == bridge)
+        let mut legs = self.routers.iter().flat_map(|router| &router.legs);
+        legs.find(|(name, _)| name == bridge)
             .map(|(_, address)| address.addr())
+    }
+
+    /// The same for IPv6.
+    pub fn gateway_v6(&self, bridge: &str) -> Option<Ipv6Addr> {
+        let mut legs = self.routers.iter().flat_map(|router| &router.legs_v6);
+        legs.find(|(name, _)| name == bridge)
+            .map(|(_, address)| address.addr())
+    }
+
+    /// Whether any workload has IPv6: then all hear of it.
+    pub fn has_v6(&self) -> bool {
+        self.ports
+            .iter()
+            .any(|port| port.autoconf || port.address_v6.is_some())
     }
 
     /// What is behind a port, if the network knows its address.
@@ -145,23 +250,26 @@ impl Topology {
         for (bridge, ports) in bridges {
             yaml += &format!("  {bridge}:\n    ports:\n");
             ports.iter().for_each(|port| yaml += &port.yaml());
-            let router = self
-                .router
-                .as_ref()
-                .filter(|_| self.gateway(bridge).is_some());
-            if let Some(RouterSpec { name, .. }) = router {
-                yaml += &format!("      {name}: {{ peer: {name}/{bridge} }}\n");
+            for RouterSpec { name, legs, .. } in &self.routers {
+                if legs.iter().any(|(leg, _)| leg == bridge) {
+                    yaml += &format!("      {name}: {{ peer: {name}/{bridge} }}\n");
+                }
             }
         }
-        if let Some(RouterSpec { name, legs }) = &self.router {
-            yaml += &format!("routers:\n  {name}:\n    ports:\n");
-            for (bridge, address) in legs {
-                yaml += &format!(
-                    "      {bridge}: {{ addresses: [{address}], peer: {bridge}/{name} }}\n"
-                );
-            }
+        if !self.routers.is_empty() {
+            yaml += "routers:\n";
         }
+        self.routers
+            .iter()
+            .for_each(|router| yaml += &router.yaml());
         yaml
+    }
+
+    fn router_named(&mut self, name: &str) -> &mut RouterSpec {
+        let mut routers = self.routers.iter_mut();
+        routers
+            .find(|router| router.name == name)
+            .unwrap_or_else(|| panic!("{name}: no such router"))
     }
 
     fn add(
@@ -184,9 +292,37 @@ impl Topology {
             interface: interface_name(name),
             mac,
             address,
+            address_v6: None,
+            autoconf: false,
             kind,
         });
         self
+    }
+}
+
+impl RouterSpec {
+    fn yaml(&self) -> String {
+        let RouterSpec {
+            name,
+            legs,
+            legs_v6,
+            links,
+            routes,
+        } = self;
+        let mut yaml = format!("  {name}:\n    ports:\n");
+        for (other, address) in legs.iter().chain(links) {
+            let on_leg = legs_v6.iter().filter(|(leg, _)| leg == other);
+            let v6: String = on_leg.map(|(_, it)| format!(", \"{it}\"")).collect();
+            yaml +=
+                &format!("      {other}: {{ addresses: [{address}{v6}], peer: {other}/{name} }}\n");
+        }
+        if !routes.is_empty() {
+            yaml += "    routes:\n";
+        }
+        for (to, target) in routes {
+            yaml += &format!("      - {{ to: \"{to}\", {target} }}\n");
+        }
+        yaml
     }
 }
 
@@ -204,11 +340,17 @@ impl PortSpec {
             interface,
             mac,
             address,
+            address_v6,
+            autoconf: _,
             kind: _,
         } = self;
         let mut yaml = format!("      {name}: {{ mac: \"{mac}\", ");
-        if let Some(address) = address {
-            write!(yaml, "addresses: [{}], ", address.addr()).expect("a string takes all");
+        let v4 = address.map(|address| address.addr().to_string());
+        let v6 = address_v6.map(|address| format!("\"{}\"", address.addr()));
+        let addresses: Vec<String> = v4.into_iter().chain(v6).collect();
+        if !addresses.is_empty() {
+            let addresses = addresses.join(", ");
+            write!(yaml, "addresses: [{addresses}], ").expect("a string takes all");
         }
         yaml + &format!("bind: {{ host: {host}, interface: {interface} }} }}\n")
     }
@@ -239,6 +381,11 @@ fn network(text: &str) -> Ipv4Net {
         .unwrap_or_else(|_| panic!("{text}: not ADDRESS/PREFIX"))
 }
 
+fn network_v6(text: &str) -> Ipv6Net {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text}: not ADDRESS/PREFIX of IPv6"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,8 +394,10 @@ mod tests {
     fn a_topology_becomes_a_file_of_the_fixed_format() {
         let topology = Topology::tenant("acme")
             .port("web/web-1", "h1", "10.0.1.11/24")
+            .and_v6("fd00:1::b/64")
             .silent_port("db/db-1", "h2")
-            .router("core", &[("web", "10.0.1.1/24")]);
+            .router("core", &[("web", "10.0.1.1/24")])
+            .and_legs_v6(&[("web", "fd00:1::1/64")]);
         let expected = r#"weft: v1
 tenant: acme
 bridges:
@@ -257,16 +406,46 @@ bridges:
       db-1: { mac: "02:fe:00:00:00:02", bind: { host: h2, interface: db1 } }
   web:
     ports:
-      web-1: { mac: "02:00:0a:00:01:0b", addresses: [10.0.1.11], bind: { host: h1, interface: web1 } }
+      web-1: { mac: "02:00:0a:00:01:0b", addresses: [10.0.1.11, "fd00:1::b"], bind: { host: h1, interface: web1 } }
       core: { peer: core/web }
 routers:
   core:
     ports:
-      web: { addresses: [10.0.1.1/24], peer: web/core }
+      web: { addresses: [10.0.1.1/24, "fd00:1::1/64"], peer: web/core }
 "#;
         assert_eq!(topology.yaml(), expected);
         assert_eq!(topology.gateway("web"), Some(Ipv4Addr::new(10, 0, 1, 1)));
         assert_eq!(topology.gateway("db"), None);
+    }
+
+    #[test]
+    fn routers_in_a_row_have_links_and_routes_to_both_ends() {
+        let topology = Topology::tenant("acme")
+            .row(&["r1", "r2"], ("web", "10.0.1.1/24"), ("db", "10.0.2.1/24"))
+            .route_action("r2", "192.0.2.0/24", "reject");
+        let expected = r#"weft: v1
+tenant: acme
+bridges:
+routers:
+  r1:
+    ports:
+      web: { addresses: [10.0.1.1/24], peer: web/r1 }
+      r2: { addresses: [10.255.1.1/30], peer: r2/r1 }
+    routes:
+      - { to: "10.0.2.0/24", via: "10.255.1.2" }
+  r2:
+    ports:
+      db: { addresses: [10.0.2.1/24], peer: db/r2 }
+      r1: { addresses: [10.255.1.2/30], peer: r1/r2 }
+    routes:
+      - { to: "10.0.1.0/24", via: "10.255.1.1" }
+      - { to: "192.0.2.0/24", action: reject }
+"#;
+        assert_eq!(topology.yaml(), expected);
+    }
+
+    #[test]
+    fn hosts_are_written_with_their_addresses() {
         let hosts = hosts_yaml([("h1", Ipv4Addr::new(172, 30, 1, 1))].into_iter());
         assert!(
             hosts.ends_with("hosts:\n  h1: { zones: { default: 172.30.1.1 } }\n"),

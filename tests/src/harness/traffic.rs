@@ -2,7 +2,7 @@
 //!
 //! Pure parsing and commands; what the traffic may cause elsewhere is declared by [`Network`](super::Network).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use super::wait;
 
 /// Payload bytes that fit into one IPv4 fragment of an interface with MTU 1500.
 const FRAGMENT_PAYLOAD: u32 = 1480;
+/// The same for IPv6: a fragment header more, and whole units of 8 bytes.
+const FRAGMENT_PAYLOAD_V6: u32 = 1448;
 /// A sender's and a receiver's buffer at their largest (tcp_wmem, tcp_rmem of Linux 6.18).
 const TCP_BUFFERS_BYTES: u64 = (4 + 32) << 20;
 /// iperf3 starts and connects within 0.1 s.
@@ -53,8 +55,13 @@ impl Ping {
         u64::from((self.size + 8).div_ceil(FRAGMENT_PAYLOAD))
     }
 
+    /// The same for IPv6: no fewer than there are.
+    pub fn frames_per_request_v6(&self) -> u64 {
+        u64::from((self.size + 8).div_ceil(FRAGMENT_PAYLOAD_V6))
+    }
+
     /// The `ping` command line.
-    fn arguments(&self, to: Ipv4Addr) -> Vec<String> {
+    fn arguments(&self, to: IpAddr) -> Vec<String> {
         let interval = self.interval.as_secs_f64();
         let Ping {
             count, size, ttl, ..
@@ -65,9 +72,9 @@ impl Ping {
     }
 
     /// Runs `ping` in a namespace. Lost packets are no error here.
-    pub fn run(&self, from: &Namespace, to: Ipv4Addr) -> Result<PingResult> {
+    pub fn run(&self, from: &Namespace, to: impl Into<IpAddr>) -> Result<PingResult> {
         let mut command = from.command("ping")?;
-        command.args(self.arguments(to));
+        command.args(self.arguments(to.into()));
         let limit = Duration::from_secs(20) + self.interval * self.count * 3;
         let done = run(command, limit)?;
         PingResult::parse(&done.stdout).with_context(|| done.describe())
@@ -136,14 +143,14 @@ impl BackgroundPing {
     /// Starts to ping, once in `interval`.
     pub fn start(
         from: &Namespace,
-        to: Ipv4Addr,
+        to: impl Into<IpAddr>,
         interval: Duration,
         run_folder: &Path,
         log: &Path,
     ) -> Result<BackgroundPing> {
         let mut command = from.command("ping")?;
         let interval = interval.as_secs_f64().to_string();
-        command.args(["-n", "-i", &interval, &to.to_string()]);
+        command.args(["-n", "-i", &interval, &to.into().to_string()]);
         Ok(BackgroundPing {
             ping: Background::start(command, run_folder, log)?,
         })

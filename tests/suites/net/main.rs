@@ -9,6 +9,7 @@ mod bridge;
 mod demo;
 mod encap;
 mod harness;
+mod ipv6;
 mod offload;
 mod restart;
 mod router;

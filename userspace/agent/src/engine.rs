@@ -11,11 +11,13 @@
 //! | [`floods`] | flood lists and flood sets |
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
+//! | [`advertisements`] | what routers say of themselves, unasked |
 //! | [`report`], [`tracing_packets`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
 pub mod adoption;
+pub mod advertisements;
 pub mod audit;
 pub mod choices;
 pub mod floods;
@@ -30,6 +32,7 @@ pub mod waiting;
 
 use crate::store_sync::StoreHealth;
 use adoption::Adoption;
+use advertisements::Advertisements;
 use audit::Audit;
 use floods::Floods;
 use flows::{Decisions, is_learned};
@@ -103,6 +106,7 @@ pub struct Engine<D> {
     tunnel_options: TunnelOptions,
     floods: Floods,
     waiting: Waiting,
+    advertisements: Advertisements,
     adoption: Adoption,
     made_slots: MadeSlots,
     /// What this host has published, by key.
@@ -167,6 +171,7 @@ impl<D: Datapath> Engine<D> {
             tunnel_options: config.tunnel_options,
             floods: Floods::default(),
             waiting: Waiting::default(),
+            advertisements: Advertisements::default(),
             adoption: Adoption::default(),
             made_slots: MadeSlots::default(),
             published: BTreeMap::new(),
@@ -205,6 +210,7 @@ impl<D: Datapath> Engine<D> {
         self.sweep_flows(now);
         self.retire_made_slots(now);
         self.retry_waiting();
+        self.advertise_routers(now);
         self.forget_idle_addresses(now);
         self.floods.free_lists(now);
         self.peers.free_indices(now);
@@ -238,7 +244,8 @@ impl<D: Datapath> Engine<D> {
             .find(|host| host.name == self.host_name)
             .map(|host| host.id);
         let host = host.unwrap_or(NO_HOST);
-        let new = Arc::new(self.snapshot.update(model, activity));
+        let new = self.snapshot.update(model, activity);
+        let new = Arc::new(new.with_overlay_mtu(self.overlay_mtu()));
         let mut dirty = changed_tags(&self.snapshot, &new);
         if host != self.host {
             // What was said of the old one would be withdrawn under the wrong name later.

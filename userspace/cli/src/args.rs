@@ -169,6 +169,9 @@ pub enum PortCommand {
   tcp 10.0.1.11:40000 > 10.0.2.11:80 [syn]
   udp 10.0.1.11:40000 > 10.0.2.11:53
   arp 10.0.1.11 who-has 10.0.1.1
+  icmp fd00:1::b > fd00:2::b echo
+  tcp [fd00:1::b]:40000 > [fd00:2::b]:80
+  nd fd00:1::b who-has fd00:1::1
 In a shell, quote it: `>` redirects. MACs are those that a real workload on the port would use.
 A capture is read in the classic pcap format, of Ethernet frames (not pcapng).")]
 pub struct Trace {

@@ -16,6 +16,7 @@ pub const NETWORK: Packages = &[
     ),
     ("iputils-ping", "ping between workloads"),
     ("iputils-arping", "arping between workloads"),
+    ("ndisc6", "rdisc6: what routers advertise"),
     ("iperf3", "throughput over the overlay"),
     ("tcpdump", "a capture of each failed scenario"),
     ("tshark", "reading the GRE keys on the underlay"),

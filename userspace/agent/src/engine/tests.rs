@@ -5,6 +5,7 @@
 //! and the store's part played by hand.
 
 mod adoption;
+mod advertisements;
 mod audit;
 mod choices;
 mod floods;
