@@ -7,6 +7,7 @@ mod api;
 mod attach;
 mod bridge;
 mod demo;
+mod ecmp;
 mod encap;
 mod harness;
 mod ipv6;
