@@ -116,6 +116,42 @@ pub struct Peer {
     pub state: String,
 }
 
+/// The parts of `weft hosts -o json` that scenarios read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HostLine {
+    /// Its name.
+    pub host: String,
+    /// `local`, `unknown`, `up`, `degraded` or `down`.
+    pub state: String,
+    /// Probes of the last minute that were answered or lost.
+    pub probes: u32,
+    /// Those that were lost.
+    pub lost: u32,
+    /// Mean round trip.
+    pub rtt_avg_us: Option<u64>,
+    /// What the way should carry.
+    pub mtu: Option<u32>,
+    /// Largest packet that came through.
+    pub mtu_carried: Option<u32>,
+    /// What the way carries, when that is less.
+    pub mtu_limit: Option<u32>,
+    /// What its agent says of itself.
+    pub agent: Option<AgentHeard>,
+    /// What is wrong.
+    pub problem: Option<String>,
+}
+
+/// What another agent said.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AgentHeard {
+    /// Its version.
+    pub version: String,
+    /// Seconds since it was heard.
+    pub heard_secs_ago: u64,
+    /// Its clock less the asked host's.
+    pub clock_offset_ms: i64,
+}
+
 impl Weft {
     /// The command against the agent that listens on a unix socket.
     pub fn new(socket: &Path) -> Result<Weft> {
@@ -164,6 +200,13 @@ impl Weft {
     /// `weft flows`.
     pub fn flows(&self) -> Result<Vec<FlowLine>> {
         self.json(&["flows"])
+    }
+
+    /// The line of `weft hosts` for a host.
+    pub fn host(&self, name: &str) -> Result<HostLine> {
+        let hosts: Vec<HostLine> = self.json(&["hosts"])?;
+        let found = hosts.into_iter().find(|line| line.host == name);
+        found.with_context(|| format!("`weft hosts` doesn't show {name}"))
     }
 
     /// `weft status`.

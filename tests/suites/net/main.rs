@@ -12,6 +12,7 @@ mod encap;
 mod harness;
 mod ipv6;
 mod offload;
+mod probe;
 mod restart;
 mod router;
 mod store;

@@ -8,6 +8,7 @@
 //! | [`adoption`] | what an earlier agent left goes on and is decided again |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
+//! | [`probes`] | whether they answer, how fast, how large packets may be |
 //! | [`floods`] | flood lists and flood sets |
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
@@ -25,6 +26,7 @@ pub mod flows;
 mod indices;
 pub mod misses;
 pub mod ports;
+pub mod probes;
 pub mod report;
 pub mod tracing_packets;
 pub mod underlay;
@@ -38,6 +40,7 @@ use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
 use ports::Ports;
+use probes::Probes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -104,6 +107,7 @@ pub struct Engine<D> {
     ports: Ports,
     peers: Peers,
     tunnel_options: TunnelOptions,
+    probes: Probes,
     floods: Floods,
     waiting: Waiting,
     advertisements: Advertisements,
@@ -169,6 +173,7 @@ impl<D: Datapath> Engine<D> {
             ports: Ports::new(port_table, config.underlay_interfaces),
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
+            probes: Probes::default(),
             floods: Floods::default(),
             waiting: Waiting::default(),
             advertisements: Advertisements::default(),

@@ -103,6 +103,7 @@ fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/v1/flows", get(flows))
         .route("/v1/ports/activity", get(ports))
+        .route("/v1/hosts/activity", get(hosts))
         .route("/v1/drops", get(drops))
         .route("/v1/trace", post(trace))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -123,6 +124,10 @@ async fn flows(State(packets): State<PacketThread>, Query(query): Query<FlowsQue
 
 async fn ports(State(packets): State<PacketThread>) -> Response {
     answer(&packets, Engine::report_ports).await
+}
+
+async fn hosts(State(packets): State<PacketThread>) -> Response {
+    answer(&packets, Engine::report_hosts).await
 }
 
 async fn drops(State(packets): State<PacketThread>) -> Response {

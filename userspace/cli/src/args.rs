@@ -121,6 +121,8 @@ pub enum Command {
     },
     /// Say what would happen to a packet
     Trace(Trace),
+    /// Show the other hosts: whether they answer, round trips, loss, MTU
+    Hosts,
     /// Show how weftd is (exit status 3 if degraded)
     Status,
     /// Print a completion script

@@ -19,7 +19,7 @@ use weft_api::problem::kind;
 use weft_api::topology::Mistakes;
 
 use crate::args::{Cli, Command, Global};
-use crate::commands::{Session, apply, change, objects, observe, trace};
+use crate::commands::{Session, apply, change, hosts, objects, observe, trace};
 use crate::output::Output;
 
 /// How a command that did its work ends.
@@ -94,6 +94,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<Done> {
         Command::Drops { follow: false } => observe::drops(session).await,
         Command::Drops { follow: true } => observe::follow_drops(session).await,
         Command::Trace(args) => trace::trace(session, &args).await,
+        Command::Hosts => hosts::hosts(session).await,
         Command::Status => observe::status(session).await,
         // Done before anything is connected.
         Command::Completions { .. } | Command::Man => Ok(Done::Well),

@@ -4,6 +4,7 @@
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
 mod bpffs;
+mod clock;
 mod dump;
 mod filters;
 mod inject;
@@ -17,6 +18,7 @@ mod syscall;
 mod takeover;
 mod version;
 
+pub use clock::monotonic_ns;
 pub use inject::{INJECT_PREFIX, InjectTap};
 pub use load::Programs;
 pub use perf::{MissReader, Waker};

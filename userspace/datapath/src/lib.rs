@@ -19,7 +19,7 @@ pub use error::Error;
 pub use fake::Fake;
 pub use flow_table::{Flow, FlowId, FlowTable, Member};
 pub use held::HeldPacket;
-pub use kernel::{Kernel, KernelConfig};
+pub use kernel::{Kernel, KernelConfig, monotonic_ns};
 pub use masks::Owner;
 pub use port_table::PortTable;
 

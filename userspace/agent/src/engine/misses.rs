@@ -43,6 +43,10 @@ impl<D: Datapath> Engine<D> {
         self.learned_in_batch.clear();
         let mut pending = Vec::new();
         for miss in misses {
+            if miss.reason == MissReason::Probe as u8 {
+                self.take_probe(&miss);
+                continue;
+            }
             self.misses += 1;
             self.handle_miss(miss, &mut pending);
         }
@@ -295,7 +299,8 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    fn made_slot(&mut self, slot: Slot, port: Option<PortId>) -> Option<SlotRef> {
+    /// A slot for packets without a flow; the same one while packets ask for it.
+    pub(super) fn made_slot(&mut self, slot: Slot, port: Option<PortId>) -> Option<SlotRef> {
         let now = self.now_secs();
         if let Some((target, used)) = self.made_slots.slots.get_mut(&slot) {
             *used = now;

@@ -6,7 +6,8 @@ use super::ports::BoundPort;
 use super::underlay::ZONE;
 use std::collections::BTreeMap;
 use weft_api::{
-    DropInfo, FlowInfo, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status, StoreStatus,
+    DropInfo, FlowInfo, Health, HostState, MaskInfo, PeerInfo, PortInfo, PortState, Status,
+    StoreStatus,
 };
 use weft_common::slot::{Output, SET_MACS};
 use weft_common::{ABI_VERSION, DropReason, FlowKey, Slot, TunnelKey};
@@ -258,6 +259,7 @@ impl<D: Datapath> Engine<D> {
             };
             PeerInfo {
                 host: self.host_name_of(*id),
+                reach: self.host_state(*id),
                 address: remote.address.to_string(),
                 state: state.to_owned(),
                 interface: path.and_then(|path| name(path.ifindex)),
@@ -325,7 +327,13 @@ impl<D: Datapath> Engine<D> {
                 ));
             }
         }
-        for peer in peers.iter().filter(|peer| peer.state != "resolved") {
+        problems.extend(
+            self.report_hosts()
+                .into_iter()
+                .filter_map(|host| host.problem),
+        );
+        let is_told = |peer: &PeerInfo| peer.reach == HostState::Down || peer.state == "resolved";
+        for peer in peers.iter().filter(|peer| !is_told(peer)) {
             problems.push(format!(
                 "host {} ({}) is {}",
                 peer.host, peer.address, peer.state

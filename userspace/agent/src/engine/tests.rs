@@ -13,6 +13,7 @@ mod learning;
 mod misses;
 mod next_hops;
 mod ports;
+mod probes;
 mod recorder;
 mod reports;
 mod revalidation;

@@ -212,10 +212,12 @@ impl<D: Datapath> Engine<D> {
             return;
         };
         let path = self.network.paths.get(&remote.address);
-        let record = match (own, path) {
+        let limit = self.probes.mtu_limit(id).unwrap_or(u16::MAX);
+        let mut record = match (own, path) {
             (Some(own), Some(path)) => record_of(own, path, self.tunnel_options),
             _ => PeerRecord::default(),
         };
+        record.mtu = record.mtu.min(limit);
         if record != remote.record {
             if let Err(error) = self.datapath.write_peer(remote.index, &record) {
                 tracing::error!(%error, host = %id, "an underlay record could not be written");
