@@ -132,8 +132,17 @@ impl<D: Datapath> Engine<D> {
             egress_packets: counters.egress_packets,
             egress_bytes: counters.egress_bytes,
             drops: self.drops_of(port.id).into_values().sum(),
+            mtu: self.interface_mtu(port),
             problem,
         }
+    }
+
+    /// MTU of a port's interface, if that is on this host.
+    fn interface_mtu(&self, port: &Port) -> Option<u32> {
+        let binding = port.binding.as_ref();
+        let binding = binding.filter(|binding| binding.host == self.host)?;
+        let link = self.network.links.get(&binding.interface);
+        link.map(|link| link.mtu)
     }
 
     /// Drops by port and reason, of kernel and agent together.
@@ -327,11 +336,14 @@ impl<D: Datapath> Engine<D> {
                 ));
             }
         }
-        problems.extend(
-            self.report_hosts()
-                .into_iter()
-                .filter_map(|host| host.problem),
-        );
+        problems.extend(self.peer_problems(peers));
+        problems
+    }
+
+    /// What probes say, and of the hosts of which they say nothing yet, what routes and neighbours do.
+    fn peer_problems(&self, peers: &[PeerInfo]) -> Vec<String> {
+        let hosts = self.report_hosts().into_iter();
+        let mut problems: Vec<String> = hosts.filter_map(|host| host.problem).collect();
         let is_told = |peer: &PeerInfo| peer.reach == HostState::Down || peer.state == "resolved";
         for peer in peers.iter().filter(|peer| !is_told(peer)) {
             problems.push(format!(
