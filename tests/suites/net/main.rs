@@ -15,6 +15,7 @@ mod offload;
 mod probe;
 mod restart;
 mod router;
+mod seeing;
 mod store;
 mod storm;
 mod tenant;

@@ -1,6 +1,7 @@
 //! `weftd.toml`: what is in it, what is left out, and what can't be.
 
 use crate::engine::TunnelOptions;
+use crate::log::LogFormat;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -26,9 +27,31 @@ pub struct Config {
     /// What weftd remembers of its own.
     #[serde(default)]
     pub state: State,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// The log.
+    #[serde(default)]
+    pub log: Log,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address of `/metrics`, which wants no token; nowhere when left out.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How its lines look.
+    pub format: LogFormat,
 }
 
 /// `[underlay]`

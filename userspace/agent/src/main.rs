@@ -5,7 +5,9 @@
 
 mod config;
 mod engine;
+mod log;
 mod memory;
+mod metrics;
 mod miss_queue;
 mod packet_thread;
 mod server;
@@ -40,15 +42,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
-                .unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    weft_datapath::kernel::check_version()?;
     let config = Config::read(&arguments.config)?;
+    log::start(config.log.format, &config.host);
     if arguments.check {
         return check(&config);
     }
@@ -83,6 +78,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let engine = open_engine(&config, &generations, updates, remotes)?;
     let (packets, thread) = PacketThread::start(engine)?;
     server::serve(&config.api, store.clone(), packets.clone()).await?;
+    if let Some(address) = config.metrics.listen {
+        server::serve_metrics(address, packets.clone()).await?;
+    }
     let to_packets = packets.clone();
     let url = config.store.url.clone();
     let sync = StoreSync::new(

@@ -135,6 +135,9 @@ pub struct PortInfo {
     pub egress_bytes: u64,
     /// Packets dropped at it, for any reason.
     pub drops: u64,
+    /// MTU of its interface, if that is on the answering host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// What keeps it from being active, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -13,7 +13,7 @@ use weft_vnet::Kind;
 #[command(name = "weft", version, about = "Virtual networks over any IP network", long_about = None)]
 #[command(
     after_help = "Exit status: 0 done; 1 refused or failed; 2 usage; 3 `diff` found \
-                        differences, or `status` is degraded."
+                        differences, `status` is degraded, or `doctor` found something."
 )]
 pub struct Cli {
     /// What applies to every command.
@@ -123,6 +123,8 @@ pub enum Command {
     Trace(Trace),
     /// Show the other hosts: whether they answer, round trips, loss, MTU
     Hosts,
+    /// Find what is wrong, and the command that mends it (exit status 3 if anything); also without weftd
+    Doctor,
     /// Show how weftd is (exit status 3 if degraded)
     Status,
     /// Print a completion script

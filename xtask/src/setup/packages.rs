@@ -24,6 +24,8 @@ pub const NETWORK: Packages = &[
     ("bpftool", "looking at pinned programs and maps"),
     ("g++", "libFuzzer, for the fuzz targets"),
     ("util-linux", "nsenter into a test host"),
+    ("prometheus", "promtool, which judges /metrics"),
+    ("systemd", "systemd-analyze, which judges the unit"),
 ];
 
 /// What `test kernels` runs.

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod doctor;
 pub mod hosts;
 pub mod objects;
 pub mod observe;
