@@ -112,36 +112,39 @@ fn ports(text: &mut Text, host: &str, ports: &[PortInfo]) {
         let is_active = port.state == PortState::Active;
         text.sample("weft_port_active", &labels, u64::from(is_active));
     }
-    type Figure = fn(&PortInfo) -> u64;
-    let families: [(&str, &str, [(&str, Figure); 2]); 2] = [
-        (
-            "weft_port_packets_total",
-            "Packets by port; ingress is what its workload sent.",
-            [
-                ("ingress", |port| port.ingress_packets),
-                ("egress", |port| port.egress_packets),
-            ],
-        ),
-        (
-            "weft_port_bytes_total",
-            "Bytes by port; ingress is what its workload sent.",
-            [
-                ("ingress", |port| port.ingress_bytes),
-                ("egress", |port| port.egress_bytes),
-            ],
-        ),
-    ];
-    for (name, help, directions) in families {
-        text.counter(name, help);
-        for port in &here {
-            for (direction, figure) in directions {
-                let labels = [
-                    ("tenant", port.tenant.as_str()),
-                    ("port", &port.name),
-                    ("direction", direction),
-                ];
-                text.sample(name, &labels, figure(port));
-            }
+    port_counters(
+        text,
+        "weft_port_packets_total",
+        "Packets by port; ingress is what its workload sent.",
+        &here,
+        |port| [port.ingress_packets, port.egress_packets],
+    );
+    port_counters(
+        text,
+        "weft_port_bytes_total",
+        "Bytes by port; ingress is what its workload sent.",
+        &here,
+        |port| [port.ingress_bytes, port.egress_bytes],
+    );
+}
+
+/// A family with both directions of each port.
+fn port_counters(
+    text: &mut Text,
+    name: &str,
+    help: &str,
+    ports: &[&PortInfo],
+    of: impl Fn(&PortInfo) -> [u64; 2],
+) {
+    text.counter(name, help);
+    for port in ports {
+        for (direction, value) in ["ingress", "egress"].into_iter().zip(of(port)) {
+            let labels = [
+                ("tenant", port.tenant.as_str()),
+                ("port", &port.name),
+                ("direction", direction),
+            ];
+            text.sample(name, &labels, value);
         }
     }
 }

@@ -88,7 +88,7 @@ impl<D: Datapath> Engine<D> {
             .collect();
         let address = |id: &HostId| remotes.iter().find(|(it, _)| it == id);
         let is_same = |id: &HostId, prober: &mut Prober| {
-            address(id).is_some_and(|(_, remote)| IpAddr::from(remote.address) == prober.address)
+            address(id).is_some_and(|(_, remote)| remote.address == prober.address)
         };
         self.probes.hosts.retain(is_same);
         for (id, remote) in remotes {
@@ -101,7 +101,7 @@ impl<D: Datapath> Engine<D> {
         let path = self.network.paths.get(&remote.address);
         let has_way = path.is_some_and(|path| path.next_hop_mac.is_some());
         let goal = path.map_or(0, |path| path.mtu).min(PROBE_SIZE_MAX.into()) as u16;
-        let address = IpAddr::from(remote.address);
+        let address = remote.address;
         let outer = outer_len(address);
         let prober = self.probes.hosts.entry(id).or_insert_with(|| Prober {
             address,
