@@ -6,7 +6,6 @@
 #![no_std]
 
 pub mod drop;
-pub mod ecn;
 pub mod event;
 pub mod flood;
 pub mod fragment;

@@ -18,6 +18,5 @@
 
 pub mod demo;
 pub mod harness;
-pub mod model;
 
 pub use weft_scenario_macro::scenario;

@@ -6,8 +6,6 @@
 mod ci;
 mod demo;
 mod ebpf;
-mod fuzz;
-mod kernels;
 mod lint;
 mod setup;
 mod test;
@@ -38,7 +36,7 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Two hosts, four workloads, two agents, on this machine; ends with `demo: ok`
     Demo(demo::Args),
-    /// Run the test suites: unit, bpf, net, or all of them; the fuzz targets; or the suites on other kernels
+    /// Run the test suites: unit, bpf, net, or all of them
     Test(test::Args),
     /// Check the rules that no compiler checks: crate directions, sizes, links, docs/SCENARIOS.md
     Tidy,
@@ -46,7 +44,7 @@ enum Command {
     Fmt(lint::FmtArgs),
     /// clippy and rustdoc, warnings are errors
     Lint,
-    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net, fuzz, kernels
+    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net
     Ci,
 }
 

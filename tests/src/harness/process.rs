@@ -246,8 +246,7 @@ impl Background {
         self.leave = true;
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> Pid {
+    fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 }

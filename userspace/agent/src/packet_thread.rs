@@ -94,7 +94,6 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
             engine.tick();
-            engine.probe_hosts();
         }
     }
 }
