@@ -108,6 +108,8 @@ drop_reasons! {
     BeyondScope = 38, "beyond_scope";
     /// More packets of the port waited for the agent's decision than may.
     MissQueueFull = 45, "miss_queue_full";
+    /// A tunnel packet was marked on its way by a router in congestion, but its sender doesn't take part in ECN (RFC 6040, 4.2).
+    EcnNotCapable = 48, "ecn_not_capable";
     /// A tunnel packet to index 0 was neither a probe nor the answer to one.
     BadProbe = 50, "bad_probe";
     /// An answer to a probe that this host didn't send, or sent too long ago.
@@ -126,8 +128,6 @@ drop_reasons! {
     BadFragment = 57, "bad_fragment";
     /// A first fragment without all of its headers, or one that would lie over them (RFC 1858, RFC 7112).
     TinyFragment = 58, "tiny_fragment";
-    /// An ICMP error or TCP reset for this port's workload wasn't made: its packets had caused too many.
-    AnswerRate = 59, "answer_rate";
 }
 
 /// Counters kept per port: one for each number below this.

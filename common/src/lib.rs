@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod drop;
+pub mod ecn;
 pub mod event;
 pub mod flood;
 pub mod fragment;

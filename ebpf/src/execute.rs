@@ -1,7 +1,7 @@
 //! What a slot says: choice, guards, rewrite, output, in that order.
 
 use crate::packet::Packet;
-use crate::{SHOT, count, flood, maps, miss, tunnel};
+use crate::{SHOT, count, encap, flood, maps, miss};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use weft_common::event::MissReason;
 use weft_common::frame::{ETHERNET_LEN, protocol};
@@ -30,17 +30,11 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         };
         slot = chosen;
     }
-    // First of all: a packet that a later router refuses may end at an earlier one.
-    if slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement {
-        return refuse(packet, origin, MissReason::Ttl, DropReason::TtlExpired);
-    }
     if slot.output == Output::Drop as u8 {
         return count::dropped_number(port, slot.drop_reason);
     }
-    if slot.output == Output::Agent as u8 {
-        let reason = DropReason::from_number(slot.drop_reason);
-        let drop = reason.unwrap_or(DropReason::UnknownAction);
-        return refuse(packet, origin, MissReason::Action, drop);
+    if slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement {
+        return refuse(packet, origin, MissReason::Ttl, DropReason::TtlExpired);
     }
     if slot.mtu != 0 && l3_size(packet) > u32::from(slot.mtu) {
         return refuse(packet, origin, MissReason::Mtu, DropReason::MtuExceeded);
@@ -49,9 +43,15 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         return count::dropped(port, DropReason::Truncated);
     }
     match Output::from_number(slot.output) {
-        Some(Output::Local) => deliver(packet, u32::from(slot.port), true),
-        Some(Output::Tunnel) => tunnel::send(packet, u32::from(slot.peer), slot.tunnel_key),
+        Some(Output::Local) => deliver(packet, u32::from(slot.port)),
+        Some(Output::Tunnel) => encap::send(packet, u32::from(slot.peer), slot.tunnel_key),
         Some(Output::Flood) => flood::send(packet, slot.flood_list, port),
+        Some(Output::Agent) => refuse(
+            packet,
+            origin,
+            MissReason::Action,
+            DropReason::UnknownAction,
+        ),
         _ => count::dropped(port, DropReason::UnknownAction),
     }
 }
@@ -77,7 +77,7 @@ fn refuse(packet: &Packet, origin: Origin, reason: MissReason, drop: DropReason)
     if origin == Origin::Agent {
         return count::dropped(u32::from(packet.key.head.port), drop);
     }
-    miss::guard(packet, reason, drop)
+    miss::guard(packet, reason)
 }
 
 /// Bytes of the network packet, or of one segment of a GSO packet.
@@ -131,10 +131,10 @@ fn rewrite(packet: &Packet, slot: &Slot) -> Option<()> {
     }
 }
 
-/// Delivers to a local port. `fresh` says that the kernel knows the frame's protocol, as it does for IPv4
-/// and not for what was just taken out of a tunnel: only then may `bpf_redirect_peer` skip `eth_type_trans`.
+/// Delivers to a local port. Only IP goes by `bpf_redirect_peer`, which doesn't look at the Ethernet type again:
+/// the kernel knows it for IP alone, and not behind a tag inside the frame.
 #[inline(always)]
-pub fn deliver(packet: &Packet, port: u32, fresh: bool) -> i32 {
+pub fn deliver(packet: &Packet, port: u32) -> i32 {
     let Some(record) = maps::port(port) else {
         return count::dropped(port, DropReason::OutputGone);
     };
@@ -142,8 +142,10 @@ pub fn deliver(packet: &Packet, port: u32, fresh: bool) -> i32 {
         return count::dropped(port, DropReason::OutputGone);
     }
     count::egress(port, packet.length());
-    let is_ipv4 = packet.key.head.network() as u8 == Network::Ipv4 as u8;
-    let by_peer = record.delivery == Delivery::Peer as u8 && fresh && is_ipv4;
+    let network = packet.key.head.network() as u8;
+    let is_ip = network == Network::Ipv4 as u8 || network == Network::Ipv6 as u8;
+    let is_known = is_ip && packet.headers.l3_offset as usize <= ETHERNET_LEN;
+    let by_peer = record.delivery == Delivery::Peer as u8 && is_known;
     // SAFETY: both helpers take plain numbers; the kernel checks the interface.
     let action = unsafe {
         if by_peer {
@@ -158,5 +160,3 @@ pub fn deliver(packet: &Packet, port: u32, fresh: bool) -> i32 {
         action as i32
     }
 }
-
-const _: () = assert!(ETHERNET_LEN == 14);

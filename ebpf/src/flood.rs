@@ -2,15 +2,16 @@
 //!
 //! The loops are `bpf_loop` callbacks: the verifier walks through them once instead of once a copy.
 
+use crate::encap::Varying;
 use crate::packet::Packet;
-use crate::{SHOT, count, maps, tunnel};
+use crate::{SHOT, clamp, count, encap, maps};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_clone_redirect, bpf_loop, bpf_skb_pull_data};
 use core::ffi::c_void;
 use weft_common::DropReason;
 use weft_common::flood::FloodList;
 use weft_common::limits::{FLOOD_LOCALS_MAX, FLOOD_REMOTES_MAX};
-use weft_common::peer::{PEER_RESOLVED, PEER_VALID};
+use weft_common::peer::{PEER_IPV6, PEER_RESOLVED};
 use weft_common::port::PortKind;
 
 /// `bpf_loop` goes on.
@@ -26,8 +27,10 @@ struct Copies {
     ingress: u32,
     /// Bytes of the frame.
     length: u32,
-    /// Outer length field of a tunnel copy.
-    outer_length: u16,
+    /// Of the outer header; the key is each host's own.
+    varying: Varying,
+    /// The room for the outer header is for IPv6.
+    is_ipv6: bool,
 }
 
 /// A frame from a workload, or from the agent (`ingress` 0): local ports, then remote hosts.
@@ -42,14 +45,23 @@ pub fn send(packet: &mut Packet, list: u32, ingress: u32) -> i32 {
         list,
         ingress,
         length,
-        outer_length: 0,
+        varying: Varying::NONE,
+        is_ipv6: false,
     };
     each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     if list.remote_count != 0 {
-        let Some(room) = tunnel::encapsulate(packet) else {
+        let [first, ..] = &list.remotes;
+        let Some(peer) = maps::peer(first.peer) else {
+            return count::dropped(ingress, DropReason::PeerUnknown);
+        };
+        // The outer headers of one host are all of one family.
+        copies.is_ipv6 = peer.flags & PEER_IPV6 != 0;
+        clamp::clamp_mss(packet, peer.clamp_mtu);
+        let Some(room) = encap::encapsulate(packet, copies.is_ipv6) else {
             return count::dropped(ingress, DropReason::EncapFailed);
         };
-        copies.outer_length = room.outer_length;
+        copies.varying.length = room.length;
+        copies.varying.tos = packet.key.head.tos;
         each(FLOOD_REMOTES_MAX, copy_to_remote, &mut copies);
     }
     SHOT
@@ -65,7 +77,8 @@ pub fn expand(packet: &Packet, list: u32) -> i32 {
             list,
             ingress: 0,
             length,
-            outer_length: 0,
+            varying: Varying::NONE,
+            is_ipv6: false,
         };
         each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
     }
@@ -118,20 +131,23 @@ unsafe extern "C" fn copy_to_remote(position: u32, copies: *mut c_void) -> i64 {
     }
     // SAFETY: `place` is below the number of entries.
     let remote = unsafe { copies.list.remotes.get_unchecked(place(position)) };
-    let ready = PEER_VALID | PEER_RESOLVED;
-    let Some(peer) = maps::PEERS.get(remote.peer) else {
+    let Some(peer) = maps::peer(remote.peer) else {
         count::dropped(copies.ingress, DropReason::PeerUnknown);
         return CONTINUE;
     };
-    // Not in the line above: LLVM would mask the pointer with the condition, which the verifier refuses.
-    if peer.flags & ready != ready {
+    let is_ipv6 = peer.flags & PEER_IPV6 != 0;
+    if peer.flags & PEER_RESOLVED == 0 || is_ipv6 != copies.is_ipv6 {
         count::dropped(copies.ingress, DropReason::PeerUnknown);
         return CONTINUE;
     }
+    let varying = Varying {
+        key: remote.tunnel_key,
+        ..copies.varying
+    };
     // The clone before shares this packet's bytes: pulling makes them ours again.
     // SAFETY: plain numbers; a failure shows when the bytes are written.
     unsafe { bpf_skb_pull_data(copies.skb, 0) };
-    if tunnel::write_outer(copies.skb, peer, remote.tunnel_key, copies.outer_length).is_none() {
+    if encap::write_outer(copies.skb, peer, varying).is_none() {
         count::dropped(copies.ingress, DropReason::EncapFailed);
         return BREAK;
     }

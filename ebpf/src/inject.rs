@@ -2,15 +2,11 @@
 
 use crate::packet::Packet;
 use crate::{count, execute, fragments, maps};
-use aya_ebpf::bindings::BPF_F_ADJ_ROOM_FIXED_GSO;
-use aya_ebpf::helpers::bpf_skb_adjust_room;
 use weft_common::DropReason;
 use weft_common::event::InjectPrefix;
 use weft_common::frame::ETHERNET_LEN;
 use weft_common::slot::SlotRef;
 
-/// `BPF_ADJ_ROOM_MAC`.
-const ADJ_ROOM_MAC: u32 = 1;
 const PREFIX_LEN: usize = size_of::<InjectPrefix>();
 
 /// Takes off the prefix and executes its slot: no policy, no lookup, never a second miss.
@@ -32,17 +28,7 @@ pub fn run(packet: &mut Packet) -> i32 {
     let Some(ethernet) = packet.read::<ETHERNET_LEN>(PREFIX_LEN) else {
         return count::dropped(u32::from(port), DropReason::Truncated);
     };
-    // The kernel keeps the first 14 bytes and takes the 14 after them; the frame's own header goes over the first.
-    // SAFETY: the helper checks length and layout.
-    let result = unsafe {
-        bpf_skb_adjust_room(
-            packet.skb(),
-            -(PREFIX_LEN as i32),
-            ADJ_ROOM_MAC,
-            BPF_F_ADJ_ROOM_FIXED_GSO as u64,
-        )
-    };
-    if result != 0 || packet.write(0, ethernet).is_none() {
+    if !packet.strip(PREFIX_LEN as u32, ethernet) {
         return count::dropped(u32::from(port), DropReason::DecapFailed);
     }
     if let Err(reason) = packet.extract(port) {

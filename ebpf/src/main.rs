@@ -6,7 +6,7 @@
 //! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
 //!
-//! [`execute`] is guards, rewrite and output; output is local delivery, [`tunnel`], [`flood`] or a counted drop.
+//! [`execute`] is guards, rewrite and output; output is local delivery, [`encap`] (with [`clamp`]), [`flood`] or a counted drop.
 //! Maps are in [`maps`], counters in [`count`]. What the maps hold is defined in `weft-common`.
 #![no_std]
 #![no_main]
@@ -17,7 +17,9 @@
     reason = "the classifier macro makes functions that can't have docs"
 )]
 
+mod clamp;
 mod count;
+mod encap;
 mod execute;
 mod flood;
 mod fragments;

@@ -14,7 +14,7 @@ use weft_common::limits::{
     MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX,
     SLOTS_MAX,
 };
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PEER_COPIES, PEER_VALID, PeerRecord, place};
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
 use weft_common::slot::{CacheEntry, Slot, SlotRef, SlotStats};
 
@@ -53,27 +53,27 @@ pub static MEGAFLOWS_V4: HashMap<[u64; 4], SlotRef> =
 #[map(name = "megaflows_v6")]
 pub static MEGAFLOWS_V6: HashMap<[u64; 8], SlotRef> =
     HashMap::with_max_entries(MEGAFLOWS_V6_MAX, 0);
-/// Underlay records.
+/// Underlay records: see `weft_common::peer::place`.
 #[map(name = "peers")]
-pub static PEERS: Array<PeerRecord> = Array::with_max_entries(PEERS_MAX, 0);
+pub static PEERS: Array<PeerRecord> = Array::with_max_entries(PEERS_MAX * PEER_COPIES, 0);
+/// Versions of the underlay records.
+#[map(name = "peer_versions")]
+pub static PEER_VERSIONS: Array<u32> = Array::with_max_entries(PEERS_MAX, 0);
 /// Published flood lists.
 #[map(name = "flood_lists")]
 pub static FLOOD_LISTS: Array<FloodList> = Array::with_max_entries(FLOOD_LISTS_MAX, 0);
-/// Own underlay addresses, network order.
+/// Own underlay addresses.
 #[map(name = "own_addresses")]
-pub static OWN_ADDRESSES: HashMap<[u8; 4], u32> = HashMap::with_max_entries(64, 0);
-/// Underlay addresses of the zone's other hosts, network order; the value is the index of the underlay record.
+pub static OWN_ADDRESSES: HashMap<AddressBytes, u32> = HashMap::with_max_entries(64, 0);
+/// Underlay addresses of the zone's other hosts; the value is the index of the underlay record.
 #[map(name = "remote_hosts")]
-pub static REMOTE_HOSTS: HashMap<[u8; 4], u32> = HashMap::with_max_entries(PEERS_MAX, 0);
+pub static REMOTE_HOSTS: HashMap<AddressBytes, u32> = HashMap::with_max_entries(PEERS_MAX, 0);
 /// Misses, with the whole packet.
 #[map(name = "misses")]
 pub static MISSES: PerfEventArray<u8> = PerfEventArray::new(0);
 /// Token buckets for misses, by port.
 #[map(name = "miss_buckets")]
 pub static MISS_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
-/// Token buckets for packets that fail a guard or that a flow hands to the agent, by port.
-#[map(name = "guard_buckets")]
-pub static GUARD_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
 /// Traffic by port, a stripe for each CPU. (A per-CPU array would take an allocation for each counter.)
 #[map(name = "port_counters")]
 pub static PORT_COUNTERS: Array<PortCounters> = Array::with_max_entries(PORTS_MAX, MMAPABLE);
@@ -107,6 +107,25 @@ pub fn port_of_interface(ifindex: u32) -> Option<u32> {
 #[inline(always)]
 pub fn port(index: u32) -> Option<&'static PortRecord> {
     PORTS.get(index)
+}
+
+/// The underlay record of a remote host that can be reached.
+#[inline(always)]
+pub fn peer(index: u32) -> Option<&'static PeerRecord> {
+    let version = PEER_VERSIONS.get_ptr(index)?;
+    // SAFETY: the pointer was checked; four bytes, read at once, before what they name.
+    let version = unsafe { version.read_volatile() };
+    let record = PEERS.get_ptr(place(index, version))?;
+    // SAFETY: the pointer was checked.
+    if unsafe { (*record).flags } & PEER_VALID == 0 {
+        return None;
+    }
+    let valid: *const PeerRecord;
+    // Without this LLVM makes the condition an AND on the pointer, which the verifier refuses.
+    // SAFETY: adds nothing.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) record => valid) };
+    // SAFETY: the pointer was checked, and a record that holds isn't written.
+    Some(unsafe { &*valid })
 }
 
 /// The slot that a reference names, if it still holds that decision.

@@ -2,10 +2,16 @@
 
 use crate::maps::SCRATCH;
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::helpers::{bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_store_bytes};
 use aya_ebpf::programs::TcContext;
-use weft_common::frame::header_bytes;
+use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, header_bytes};
 use weft_common::{DropReason, FlowKey, FragmentPorts, Frame, Headers, extract};
+
+/// `BPF_ADJ_ROOM_MAC`: the room is made, or taken, right after the Ethernet header.
+pub const ADJ_ROOM_MAC: u32 = 1;
+/// Bytes by which an IPv6 header is longer than an IPv4 header.
+const FAMILY_DIFFERENCE: u32 = 20;
 
 /// The packet of this program run.
 pub struct Packet<'a> {
@@ -31,7 +37,7 @@ pub struct Scratch {
 }
 
 /// Packet memory, read with the bounds that the verifier wants to see.
-struct Bytes {
+pub struct Bytes {
     start: usize,
     end: usize,
     length: usize,
@@ -170,8 +176,51 @@ impl<'a> Packet<'a> {
         bounded(usize::from(self.headers.l4_offset))
     }
 
+    /// Takes off the first `length` bytes, behind which another frame starts: `ethernet` is that frame's header.
+    /// False when the kernel refuses.
+    ///
+    /// The kernel goes on with the protocol that it took the whole packet for (`skb->protocol`), and with an IPv6
+    /// GSO packet that it takes for IPv4 it loses all of it. `bpf_skb_change_proto` sets the protocol, on every
+    /// kernel (`BPF_F_ADJ_ROOM_DECAP_L3_IPV6` is of Linux 6.3), and makes or takes 20 bytes on the way.
+    /// All but IPv6 goes as IPv4: `bpf_skb_adjust_room` wants one of the two, and 20 bytes left suffice for it then.
     #[inline(always)]
-    fn frame(&self) -> Bytes {
+    pub fn strip(&self, length: u32, ethernet: [u8; ETHERNET_LEN]) -> bool {
+        let [.., t0, t1] = ethernet;
+        let is_ipv6 = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV6;
+        let wanted = if is_ipv6 {
+            ETHERTYPE_IPV6
+        } else {
+            ETHERTYPE_IPV4
+        };
+        // SAFETY: the context is valid for the whole program run.
+        let found = u16::from_be(unsafe { (*self.skb()).protocol } as u16);
+        let mut surplus = length as i32;
+        if found != wanted {
+            // SAFETY: plain numbers; the helper checks the packet.
+            if unsafe { bpf_skb_change_proto(self.skb(), wanted.to_be(), 0) } != 0 {
+                return false;
+            }
+            surplus += if is_ipv6 {
+                FAMILY_DIFFERENCE as i32
+            } else {
+                -(FAMILY_DIFFERENCE as i32)
+            };
+        }
+        // SAFETY: the helper checks length and layout.
+        let result = unsafe {
+            bpf_skb_adjust_room(
+                self.skb(),
+                -surplus,
+                ADJ_ROOM_MAC,
+                u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
+            )
+        };
+        result == 0 && self.write(0, ethernet).is_some()
+    }
+
+    /// The packet's bytes, as far as they lie in its linear part.
+    #[inline(always)]
+    pub fn frame(&self) -> Bytes {
         Bytes {
             start: self.ctx.data(),
             end: self.ctx.data_end(),
@@ -184,6 +233,29 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.frame().bytes::<N>(offset)
+    }
+
+    /// A big-endian number at `offset`, or none.
+    #[inline(always)]
+    pub fn number(&self, offset: usize) -> Option<u16> {
+        self.read::<2>(offset).map(u16::from_be_bytes)
+    }
+
+    /// Writes bytes at `offset` and keeps the sum right that a device may have made of the packet. False when the
+    /// packet is shorter.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, offset: usize, mut bytes: [u8; N]) -> bool {
+        // SAFETY: N bytes of this function's, which the helper reads; it checks the packet.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                self.skb(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            )
+        };
+        result == 0
     }
 
     /// Writes bytes at `offset`; none when the linear part is shorter.

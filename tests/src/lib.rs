@@ -18,5 +18,6 @@
 
 pub mod demo;
 pub mod harness;
+pub mod model;
 
 pub use weft_scenario_macro::scenario;

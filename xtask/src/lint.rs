@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{Workspace, run as run_command};
-use crate::{ebpf, setup};
+use crate::{ebpf, fuzz, setup};
 
 /// Crates whose documentation is read.
 const LIBRARIES: &[&str] = &[
@@ -29,11 +29,14 @@ pub fn fmt(ws: &Workspace, args: &FmtArgs) -> Result<()> {
 /// Formats every crate, or only checks.
 pub fn format(ws: &Workspace, check: bool) -> Result<()> {
     setup::need(&[setup::Part::Components], false)?;
-    let mut command = ws.cargo(["fmt", "--all"]);
-    if check {
-        command.arg("--check");
+    for manifest in ["Cargo.toml", fuzz::MANIFEST] {
+        let mut command = ws.cargo(["fmt", "--all", "--manifest-path", manifest]);
+        if check {
+            command.arg("--check");
+        }
+        run_command(&mut command)?;
     }
-    run_command(&mut command)
+    Ok(())
 }
 
 /// clippy on everything but the kernel programs, and rustdoc on the libraries.

@@ -6,6 +6,8 @@
 mod ci;
 mod demo;
 mod ebpf;
+mod fuzz;
+mod kernels;
 mod lint;
 mod setup;
 mod test;
@@ -36,7 +38,7 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Two hosts, four workloads, two agents, on this machine; ends with `demo: ok`
     Demo(demo::Args),
-    /// Run the test suites: unit, bpf, net, or all of them
+    /// Run the test suites: unit, bpf, net, or all of them; the fuzz targets; or the suites on other kernels
     Test(test::Args),
     /// Check the rules that no compiler checks: crate directions, sizes, links, docs/SCENARIOS.md
     Tidy,
@@ -44,7 +46,7 @@ enum Command {
     Fmt(lint::FmtArgs),
     /// clippy and rustdoc, warnings are errors
     Lint,
-    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net
+    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net, fuzz, kernels
     Ci,
 }
 

@@ -3,11 +3,15 @@
 //! Each part knows whether it is missing, says what it would do, and does it. A person at a terminal is asked
 //! first; `--yes`, the variable `CI`, or a stdin that is no terminal mean yes.
 
+mod apt;
 mod components;
+mod fuzzer;
 mod linker;
 mod packages;
 mod rust_src;
 
+pub use apt::TemporaryApt;
+pub use fuzzer::path as fuzzer_path;
 pub use linker::path as linker_path;
 
 use anyhow::{Context, Result, bail};
@@ -29,20 +33,30 @@ pub enum Part {
     RustSrc,
     /// Debian packages with the programs that demo and net tests run.
     Packages,
+    /// Debian packages with what boots other kernels.
+    Emulator,
     /// rustfmt and clippy.
     Components,
+    /// cargo-fuzz.
+    Fuzzer,
 }
 
 /// What compiling the kernel programs takes.
 pub const BUILD: &[Part] = &[Part::Linker, Part::RustSrc];
 /// What demo and net tests take.
 pub const NETWORK: &[Part] = &[Part::Linker, Part::RustSrc, Part::Packages];
+/// What the fuzz targets take: libFuzzer is C++.
+pub const FUZZ: &[Part] = &[Part::Packages, Part::Fuzzer];
+/// What running the suites on other kernels takes.
+pub const KERNELS: &[Part] = &[Part::Linker, Part::RustSrc, Part::Packages, Part::Emulator];
 /// Everything.
 pub const ALL: &[Part] = &[
     Part::Linker,
     Part::RustSrc,
     Part::Packages,
+    Part::Emulator,
     Part::Components,
+    Part::Fuzzer,
 ];
 
 pub fn run(args: &Args) -> Result<()> {
@@ -83,7 +97,9 @@ impl Part {
             Part::Linker => "bpf-linker",
             Part::RustSrc => "rust-src",
             Part::Packages => "Debian packages",
+            Part::Emulator => "Debian packages of the emulator",
             Part::Components => "rustfmt and clippy",
+            Part::Fuzzer => "cargo-fuzz",
         }
     }
 
@@ -92,8 +108,10 @@ impl Part {
         match self {
             Part::Linker => linker::plan(),
             Part::RustSrc => rust_src::plan(),
-            Part::Packages => packages::plan(),
+            Part::Packages => packages::plan(packages::NETWORK),
+            Part::Emulator => packages::plan(packages::EMULATOR),
             Part::Components => Ok(components::plan()),
+            Part::Fuzzer => fuzzer::plan(),
         }
     }
 
@@ -101,8 +119,10 @@ impl Part {
         match self {
             Part::Linker => linker::install(),
             Part::RustSrc => rust_src::install(),
-            Part::Packages => packages::install(),
+            Part::Packages => packages::install(packages::NETWORK),
+            Part::Emulator => packages::install(packages::EMULATOR),
             Part::Components => components::install(),
+            Part::Fuzzer => fuzzer::install(),
         }
     }
 }

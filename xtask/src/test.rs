@@ -1,14 +1,14 @@
 //! `test`: the suites, each by cargo with what it needs built before.
 //!
 //! `unit` needs the kernel object (weft-datapath embeds it), `bpf` runs single programs by BPF_PROG_TEST_RUN,
-//! `net` runs the real binaries between namespaces.
+//! `net` runs the real binaries between namespaces. `kernels` is both on other kernels ([`kernels`]).
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::process::Command;
 
 use crate::workspace::{Workspace, run as run_command, stdout};
-use crate::{ebpf, setup};
+use crate::{ebpf, fuzz, kernels, setup};
 
 /// Net scenarios at a time. They wait more than they compute.
 const NET_THREADS: &str = "3";
@@ -18,8 +18,11 @@ pub struct Args {
     /// Which suites
     #[arg(value_enum, default_value = "all")]
     suites: Choice,
-    /// Only tests whose name contains this
+    /// Only tests, or fuzz targets, whose name contains this; with `kernels`: 6.1, 6.12 or newest
     filter: Option<String>,
+    /// Seconds for each fuzz target
+    #[arg(long, default_value_t = fuzz::SECONDS)]
+    secs: u32,
     /// Print the names and run nothing
     #[arg(long)]
     list: bool,
@@ -30,7 +33,12 @@ enum Choice {
     Unit,
     Bpf,
     Net,
+    /// The fuzz targets; `all` leaves them out
+    Fuzz,
+    /// Unit, bpf and net
     All,
+    /// The bpf suite and scenarios on other kernels, in qemu
+    Kernels,
 }
 
 /// One suite.
@@ -105,13 +113,20 @@ impl Suite {
 }
 
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    let filter = args.filter.as_deref();
     let suites = match args.suites {
         Choice::Unit => vec![Suite::Unit],
         Choice::Bpf => vec![Suite::Bpf],
         Choice::Net => vec![Suite::Net],
+        Choice::Fuzz if args.list => {
+            let names = fuzz::list(ws, filter)?;
+            names.iter().for_each(|name| println!("{name}"));
+            return Ok(());
+        }
+        Choice::Fuzz => return fuzz::run(ws, filter, args.secs),
         Choice::All => Suite::ALL.to_vec(),
+        Choice::Kernels => return kernels::run(ws, args.filter.as_deref(), args.list),
     };
-    let filter = args.filter.as_deref();
     if args.list {
         return suites
             .into_iter()

@@ -3,6 +3,7 @@
 //! Each rule is a function from text to [`Problem`]s, tested on a small input that must fail.
 
 mod crates;
+mod drops;
 mod files;
 mod links;
 mod rust;
@@ -75,6 +76,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
             ws.root.join(target).exists()
         }));
     }
+    problems.extend(drops::check(&contents));
     problems.extend(scenarios::check(
         &contents,
         &rust_files,

@@ -217,6 +217,16 @@ impl Host {
         Ok(())
     }
 
+    /// Bytes of memory that the agent holds now (VmRSS of proc(5)).
+    pub fn agent_memory(&self) -> Result<u64> {
+        let agent = self.agent.as_ref().context("no agent runs")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kib: u64 = kib.context("no VmRSS")?.trim().parse()?;
+        Ok(kib * 1024)
+    }
+
     /// An error if the agent ended by itself or panicked in a thread.
     pub fn check_agent(&mut self) -> Result<()> {
         if let Some(agent) = &mut self.agent {

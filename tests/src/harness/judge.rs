@@ -5,7 +5,7 @@
 //! [`watch`](super::watch) and [`tap`](super::tap), asked by [`Run`](super::Run) at the end.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +13,15 @@ use super::packet::{Content, Frame};
 
 /// Unexpected frames that are described one by one; more are only counted.
 const DESCRIBED_MAX: usize = 12;
+
+/// ICMPv6 types (RFC 3810, RFC 4861).
+pub const MLD_REPORT: u8 = 143;
+/// See [`MLD_REPORT`].
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
+/// See [`MLD_REPORT`].
+pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+/// See [`MLD_REPORT`].
+pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// Which way a frame went, seen from the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +117,22 @@ impl Judge {
             u64::MAX,
             move |frame| matches!(frame.content, Content::Arp { target, .. } if target == own),
         );
+    }
+
+    /// Allows what every station with IPv6 hears: of groups (RFC 3810), of routers, and neighbour discovery to one of
+    /// its own addresses. Not solicitations to groups: those for known addresses are answered by the network.
+    pub fn expect_discovery(&self, own: Option<Ipv6Addr>) {
+        self.expect("MLD and router advertisements", u64::MAX, |frame| {
+            frame
+                .icmpv6()
+                .is_some_and(|(_, _, kind)| kind == MLD_REPORT || kind == ROUTER_ADVERTISEMENT)
+        });
+        self.expect("neighbour discovery", u64::MAX, move |frame| {
+            frame.icmpv6().is_some_and(|(_, destination, kind)| {
+                let is_own = Some(destination) == own || destination.is_unicast_link_local();
+                is_own && (kind == NEIGHBOUR_SOLICITATION || kind == NEIGHBOUR_ADVERTISEMENT)
+            })
+        });
     }
 
     /// Counts frames of one direction that fit, and allows none of them.

@@ -3,9 +3,11 @@
 //! What a helper here causes it declares to the judges first. State: namespaces, taps and watches of the run;
 //! all of them end with it.
 
+mod v6;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +19,7 @@ use ipnet::Ipv4Net;
 use super::host::{API_PORT, Host, Store, UNDERLAY_INTERFACE, token_file};
 use super::judge::{Declared, Judge};
 use super::namespace::{Namespace, address_commands, join};
-use super::packet::{Builder, Content, Echo, Frame, GRE_ETHERNET, Mac, Transport};
+use super::packet::{Builder, Content, Echo, Frame, GRE_ETHERNET, Mac, PROTOCOL_ICMPV6, Transport};
 use super::process::Finished;
 use super::run_id::RunId;
 use super::socket::PacketSocket;
@@ -60,6 +62,7 @@ pub struct Network {
 pub struct Workload {
     spec: PortSpec,
     station: Option<Station>,
+    gateway_v6: Option<Ipv6Addr>,
     tenant: String,
     namespace: Option<Namespace>,
     tap: Option<Tap>,
@@ -97,6 +100,12 @@ impl Workload {
     pub fn address(&self) -> Result<Ipv4Addr> {
         let address = self.spec.address.map(|address| address.addr());
         address.with_context(|| format!("{} has no address", self.spec.name))
+    }
+
+    /// Its IPv6 address; an error for one without.
+    pub fn address_v6(&self) -> Result<Ipv6Addr> {
+        let address = self.spec.address_v6.map(|address| address.addr());
+        address.with_context(|| format!("{} has no IPv6 address", self.spec.name))
     }
 
     /// Who judges what arrives at it.
@@ -271,7 +280,9 @@ impl Network {
         for name in [one, other] {
             let what = format!("traffic between {one} and {other} themselves");
             self.underlay_judge(name)?
-                .expect(what, u64::MAX, move |frame| is_between(frame, pair));
+                .expect(what, u64::MAX, move |frame| {
+                    is_between(frame, (pair.0.into(), pair.1.into()))
+                });
         }
         Ok(())
     }
@@ -398,15 +409,23 @@ impl Network {
     fn expect_iperf(&self, from: &str, to: &str) -> Result<(Namespace, Namespace, Ipv4Addr)> {
         let (client, server) = (self.workload(from)?, self.workload(to)?);
         let pair = (client.address()?, server.address()?);
+        self.expect_iperf_between((client, server), (pair.0.into(), pair.1.into()));
+        let namespaces = (client.namespace()?, server.namespace()?);
+        Ok((namespaces.0.clone(), namespaces.1.clone(), pair.1))
+    }
+
+    fn expect_iperf_between(
+        &self,
+        (client, server): (&Workload, &Workload),
+        pair: (IpAddr, IpAddr),
+    ) {
         for judge in [&client.judge, &server.judge] {
             judge.expect(
-                format!("iperf3 between {from} and {to}"),
+                format!("iperf3 between {} and {}", pair.0, pair.1),
                 u64::MAX,
                 move |frame| is_between(frame, pair) && is_tcp_or_udp(frame),
             );
         }
-        let namespaces = (client.namespace()?, server.namespace()?);
-        Ok((namespaces.0.clone(), namespaces.1.clone(), pair.1))
     }
 
     /// Sends a whole frame out of a workload.
@@ -522,9 +541,13 @@ impl Network {
         if let Some(address) = spec.address {
             judge.expect_own_arp(address.addr());
         }
+        if topology.has_v6() {
+            judge.expect_discovery(spec.address_v6.map(|address| address.addr()));
+        }
         let mut workload = Workload {
             spec: spec.clone(),
             station: topology.station(spec),
+            gateway_v6: topology.gateway_v6(&spec.bridge),
             tenant: topology.tenant_name().into(),
             namespace: None,
             tap: None,
@@ -544,6 +567,7 @@ impl Network {
         let Workload {
             spec,
             station,
+            gateway_v6,
             judge,
             ..
         } = workload;
@@ -571,6 +595,7 @@ impl Network {
             "link set {WORKLOAD_INTERFACE} address {}",
             spec.mac
         )];
+        commands.extend(v6::start(namespace, spec, *gateway_v6)?);
         if let Some(Station {
             mac: _,
             address,
@@ -604,7 +629,8 @@ enum EchoKind {
 }
 
 /// Allows the fragments of echo messages, too, which look like any other later fragment.
-fn expect_echo(judge: &Judge, wanted: EchoKind, pair: (Ipv4Addr, Ipv4Addr), frames: u64) {
+fn expect_echo<A: Into<IpAddr>>(judge: &Judge, wanted: EchoKind, pair: (A, A), frames: u64) {
+    let pair: (IpAddr, IpAddr) = (pair.0.into(), pair.1.into());
     let what = if wanted == EchoKind::Request {
         "echo requests"
     } else {
@@ -614,7 +640,7 @@ fn expect_echo(judge: &Judge, wanted: EchoKind, pair: (Ipv4Addr, Ipv4Addr), fram
         format!("{what} {} > {}", pair.0, pair.1),
         frames,
         move |frame| {
-            let Some((source, destination, transport)) = frame.ipv4() else {
+            let Some((source, destination, transport)) = frame.ip() else {
                 return false;
             };
             let kind_fits = match transport {
@@ -626,7 +652,7 @@ fn expect_echo(judge: &Judge, wanted: EchoKind, pair: (Ipv4Addr, Ipv4Addr), fram
                     echo: Some(Echo::Reply { .. }),
                     ..
                 } => wanted == EchoKind::Reply,
-                Transport::LaterFragment { protocol } => *protocol == 1,
+                Transport::LaterFragment { protocol } => [1, PROTOCOL_ICMPV6].contains(protocol),
                 _ => false,
             };
             kind_fits && (source, destination) == pair
@@ -658,15 +684,15 @@ fn expect_underlay(judge: &Judge) {
     });
 }
 
-fn is_between(frame: &Frame, pair: (Ipv4Addr, Ipv4Addr)) -> bool {
-    frame.ipv4().is_some_and(|(source, destination, _)| {
+fn is_between(frame: &Frame, pair: (IpAddr, IpAddr)) -> bool {
+    frame.ip().is_some_and(|(source, destination, _)| {
         (source, destination) == pair || (destination, source) == pair
     })
 }
 
 fn is_tcp_or_udp(frame: &Frame) -> bool {
     matches!(
-        frame.ipv4(),
+        frame.ip(),
         Some((_, _, Transport::Tcp { .. } | Transport::Udp { .. }))
     )
 }

@@ -4,7 +4,7 @@
 //! Pure; keeps no state. etherparse knows the formats, except GRE, which is here.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -16,6 +16,8 @@ use etherparse::{
 pub const ETHER_TYPE_PROBE: u16 = 0x88b5;
 /// IP protocol number of GRE.
 pub const PROTOCOL_GRE: u8 = 47;
+/// IP protocol number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
 /// GRE's protocol type for Ethernet frames.
 pub const GRE_ETHERNET: u16 = 0x6558;
 /// GRE flag: a key follows (RFC 2890).
@@ -23,6 +25,12 @@ const GRE_KEY: u16 = 0x2000;
 /// GRE flags that add 4 bytes each in front of the key (checksum) and behind it (sequence number).
 const GRE_CHECKSUM: u16 = 0x8000;
 const ETHERNET_LEN: usize = 14;
+const IPV6_LEN: usize = 40;
+/// IPv6 extension headers (RFC 8200, 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
 
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,17 +254,28 @@ pub enum Content {
         /// What is inside.
         transport: Transport,
     },
+    /// IPv6.
+    Ipv6 {
+        /// Source address.
+        source: Ipv6Addr,
+        /// Destination address.
+        destination: Ipv6Addr,
+        /// Hop limit.
+        hop_limit: u8,
+        /// What is inside, behind extension headers.
+        transport: Transport,
+    },
     /// A frame of [`ETHER_TYPE_PROBE`], by its label.
     Probe(String),
     /// Anything else.
     Other,
 }
 
-/// What is inside an IPv4 packet.
+/// What is inside an IP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields have the RFCs' names")]
 pub enum Transport {
-    /// ICMP; id and sequence number where it is an echo message.
+    /// ICMP or ICMPv6; id and sequence number where it is an echo message.
     Icmp {
         kind: u8,
         code: u8,
@@ -302,7 +321,36 @@ impl Frame {
                 transport,
                 ttl: _,
             } => Some((*source, *destination, transport)),
-            Content::Arp { .. } | Content::Probe(_) | Content::Other => None,
+            Content::Arp { .. } | Content::Ipv6 { .. } | Content::Probe(_) | Content::Other => None,
+        }
+    }
+
+    /// Source and destination address and transport, if it is IPv4 or IPv6.
+    pub fn ip(&self) -> Option<(IpAddr, IpAddr, &Transport)> {
+        match &self.content {
+            Content::Ipv6 {
+                source,
+                destination,
+                transport,
+                hop_limit: _,
+            } => Some(((*source).into(), (*destination).into(), transport)),
+            _ => {
+                let (source, destination, transport) = self.ipv4()?;
+                Some((source.into(), destination.into(), transport))
+            }
+        }
+    }
+
+    /// Source and destination address and ICMPv6 type, if it is ICMPv6.
+    pub fn icmpv6(&self) -> Option<(Ipv6Addr, Ipv6Addr, u8)> {
+        match &self.content {
+            Content::Ipv6 {
+                source,
+                destination,
+                transport: Transport::Icmp { kind, .. },
+                ..
+            } => Some((*source, *destination, *kind)),
+            _ => None,
         }
     }
 
@@ -347,6 +395,17 @@ impl fmt::Display for Frame {
                 transport,
             } => {
                 write!(out, "{source} > {destination}, ttl {ttl}, {transport}")
+            }
+            Content::Ipv6 {
+                source,
+                destination,
+                hop_limit,
+                transport,
+            } => {
+                write!(
+                    out,
+                    "{source} > {destination}, hop limit {hop_limit}, {transport}"
+                )
             }
             Content::Probe(label) => write!(out, "probe {label:?}"),
             Content::Other => write!(out, "type {:#06x}", self.ether_type),
@@ -436,7 +495,36 @@ fn content_of(bytes: &[u8]) -> Option<Content> {
                 transport,
             })
         }
-        LaxNetSlice::Ipv6(_) => None,
+        LaxNetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            Some(Content::Ipv6 {
+                source: header.source_addr(),
+                destination: header.destination_addr(),
+                hop_limit: header.hop_limit(),
+                transport: transport_of_v6(
+                    header.next_header().0,
+                    bytes.get(ETHERNET_LEN + IPV6_LEN..)?,
+                ),
+            })
+        }
+    }
+}
+
+/// What is behind the extension headers of IPv6 (RFC 8200, 4).
+fn transport_of_v6(mut protocol: u8, mut rest: &[u8]) -> Transport {
+    loop {
+        let (length, offset) = match (protocol, rest) {
+            (HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS, [_, length, ..]) => {
+                ((usize::from(*length) + 1) * 8, 0)
+            }
+            (FRAGMENT, [_, _, high, low, ..]) => (8, u16::from_be_bytes([*high, *low]) >> 3),
+            _ => return transport_of(protocol, rest),
+        };
+        protocol = rest[0];
+        if offset != 0 {
+            return Transport::LaterFragment { protocol };
+        }
+        rest = rest.get(length..).unwrap_or_default();
     }
 }
 
@@ -462,11 +550,13 @@ fn transport_of(protocol: u8, payload: &[u8]) -> Transport {
     };
     let number = |high, low| u16::from_be_bytes([high, low]);
     match protocol {
-        1 => {
+        1 | PROTOCOL_ICMPV6 => {
             let (id, seq) = (number(e, f), number(g, h));
             let echo = match a {
-                8 => Some(Echo::Request { id, seq }),
-                0 => Some(Echo::Reply { id, seq }),
+                8 if protocol == 1 => Some(Echo::Request { id, seq }),
+                0 if protocol == 1 => Some(Echo::Reply { id, seq }),
+                128 if protocol == PROTOCOL_ICMPV6 => Some(Echo::Request { id, seq }),
+                129 if protocol == PROTOCOL_ICMPV6 => Some(Echo::Reply { id, seq }),
                 _ => None,
             };
             Transport::Icmp {

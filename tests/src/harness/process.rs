@@ -246,7 +246,8 @@ impl Background {
         self.leave = true;
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 }

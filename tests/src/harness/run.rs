@@ -54,6 +54,15 @@ impl Run {
         Ok(self.network.insert(network))
     }
 
+    /// Some hosts whose agents answer, and whose frames nobody watches: for loads that would keep the watchers
+    /// busier than what is tested. The scenario counts what arrives by itself.
+    pub fn unwatched_hosts(&mut self, underlay: Underlay, hosts: u8) -> Result<&mut Network> {
+        let network = Network::build(&self.id, underlay, hosts, false)?;
+        let network = self.network.insert(network);
+        network.start_agents()?;
+        Ok(network)
+    }
+
     /// What a scenario must also have shown when its own steps passed: agents that still run, and no frame that
     /// nobody expected.
     fn check(&mut self) -> Result<()> {

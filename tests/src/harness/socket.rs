@@ -39,6 +39,12 @@ impl PacketSocket {
     }
 
     /// How long [`receive`](Self::receive) waits for a frame.
+    /// Opens one on an interface of the calling thread's namespace.
+    pub fn open_here(interface_index: u32) -> io::Result<PacketSocket> {
+        open(interface_index)
+    }
+
+    /// How long [`PacketSocket::receive`] waits.
     pub fn set_timeout(&self, timeout: Duration) -> Result<()> {
         let value = libc::timeval {
             tv_sec: timeout.as_secs() as libc::time_t,

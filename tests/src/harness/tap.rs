@@ -26,6 +26,7 @@ use super::packet::{Builder, Content, Echo, Frame, Mac, Transport};
 use super::pcap::PcapWriter;
 use super::socket::SNAP_LEN;
 use super::traffic::{Ping, PingResult};
+use super::wait;
 
 /// Longest frame a tap gives us: its MTU with an Ethernet header and a VLAN tag, and room to spare.
 const FRAME_LEN_MAX: usize = 16 * 1024;
@@ -135,11 +136,10 @@ impl Tap {
                 &payload,
             )?;
             self.send(&request)?;
-            let answered = self
-                .shared
-                .wait_until(ping.interval.max(Duration::from_secs(1)), |heard| {
-                    heard.replies.contains(&(to, id, seq)).then_some(())
-                });
+            let answered = self.shared.wait_until(
+                ping.interval.max(wait::scaled(Duration::from_secs(1))),
+                |heard| heard.replies.contains(&(to, id, seq)).then_some(()),
+            );
             received += u32::from(answered.is_some());
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
@@ -228,7 +228,11 @@ impl Shared {
                     }),
                 }
             }
-            Content::Arp { .. } | Content::Ipv4 { .. } | Content::Probe(_) | Content::Other => {}
+            Content::Arp { .. }
+            | Content::Ipv4 { .. }
+            | Content::Ipv6 { .. }
+            | Content::Probe(_)
+            | Content::Other => {}
         }
     }
 
@@ -262,7 +266,7 @@ impl Shared {
                 return Ok(mac);
             }
             self.send(&ask)?;
-            if let Some(mac) = self.wait_until(Duration::from_secs(1), known) {
+            if let Some(mac) = self.wait_until(wait::scaled(Duration::from_secs(1)), known) {
                 return Ok(mac);
             }
         }

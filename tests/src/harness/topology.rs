@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::packet::Mac;
 use super::tap::Station;
@@ -39,6 +39,10 @@ pub struct PortSpec {
     pub mac: Mac,
     /// The workload's address and subnet; none if the network shall not know of any.
     pub address: Option<Ipv4Net>,
+    /// Its IPv6 address and subnet.
+    pub address_v6: Option<Ipv6Net>,
+    /// It has IPv6 and no address: it makes itself one when a router advertises itself (RFC 4862).
+    pub autoconf: bool,
     /// What is behind the interface.
     pub kind: WorkloadKind,
 }
@@ -57,6 +61,8 @@ struct RouterSpec {
     name: String,
     /// Bridge, and the router's address on it.
     legs: Vec<(String, Ipv4Net)>,
+    /// The same for IPv6, on bridges of `legs`.
+    legs_v6: Vec<(String, Ipv6Net)>,
     /// Other router, and this one's address on the way there.
     links: Vec<(String, Ipv4Net)>,
     /// Prefix, and what becomes of its packets: `via: ADDRESS` or `action: ACTION`.
@@ -88,6 +94,19 @@ impl Topology {
         self.add(path, host, None, WorkloadKind::Veth)
     }
 
+    /// Gives the port that was added last an IPv6 address, too: `and_v6("fd00:1::b/64")`.
+    pub fn and_v6(mut self, address: &str) -> Topology {
+        let port = self.ports.last_mut().expect("a port comes first");
+        port.address_v6 = Some(network_v6(address));
+        self
+    }
+
+    /// Has the workload of the port that was added last configure itself for IPv6.
+    pub fn and_autoconf(mut self) -> Topology {
+        self.ports.last_mut().expect("a port comes first").autoconf = true;
+        self
+    }
+
     /// Gives the port that was added last another MAC.
     pub fn with_mac(mut self, mac: Mac) -> Topology {
         self.ports.last_mut().expect("a port comes first").mac = mac;
@@ -103,9 +122,21 @@ impl Topology {
         self.routers.push(RouterSpec {
             name: name.into(),
             legs: legs.collect(),
+            legs_v6: Vec::new(),
             links: Vec::new(),
             routes: Vec::new(),
         });
+        self
+    }
+
+    /// Gives the router that was added last IPv6 addresses, too, on bridges where it has a leg:
+    /// `and_legs_v6(&[("web", "fd00:1::1/64")])`.
+    pub fn and_legs_v6(mut self, legs: &[(&str, &str)]) -> Topology {
+        let router = self.routers.last_mut().expect("a router comes first");
+        let legs = legs.iter();
+        router.legs_v6 = legs
+            .map(|(bridge, address)| (bridge.to_string(), network_v6(address)))
+            .collect();
         self
     }
 
@@ -180,6 +211,20 @@ impl Topology {
             .map(|(_, address)| address.addr())
     }
 
+    /// The same for IPv6.
+    pub fn gateway_v6(&self, bridge: &str) -> Option<Ipv6Addr> {
+        let mut legs = self.routers.iter().flat_map(|router| &router.legs_v6);
+        legs.find(|(name, _)| name == bridge)
+            .map(|(_, address)| address.addr())
+    }
+
+    /// Whether any workload has IPv6: then all hear of it.
+    pub fn has_v6(&self) -> bool {
+        self.ports
+            .iter()
+            .any(|port| port.autoconf || port.address_v6.is_some())
+    }
+
     /// What is behind a port, if the network knows its address.
     pub fn station(&self, port: &PortSpec) -> Option<Station> {
         let gateway = self.gateway(&port.bridge);
@@ -247,6 +292,8 @@ impl Topology {
             interface: interface_name(name),
             mac,
             address,
+            address_v6: None,
+            autoconf: false,
             kind,
         });
         self
@@ -258,12 +305,16 @@ impl RouterSpec {
         let RouterSpec {
             name,
             legs,
+            legs_v6,
             links,
             routes,
         } = self;
         let mut yaml = format!("  {name}:\n    ports:\n");
         for (other, address) in legs.iter().chain(links) {
-            yaml += &format!("      {other}: {{ addresses: [{address}], peer: {other}/{name} }}\n");
+            let on_leg = legs_v6.iter().filter(|(leg, _)| leg == other);
+            let v6: String = on_leg.map(|(_, it)| format!(", \"{it}\"")).collect();
+            yaml +=
+                &format!("      {other}: {{ addresses: [{address}{v6}], peer: {other}/{name} }}\n");
         }
         if !routes.is_empty() {
             yaml += "    routes:\n";
@@ -289,11 +340,17 @@ impl PortSpec {
             interface,
             mac,
             address,
+            address_v6,
+            autoconf: _,
             kind: _,
         } = self;
         let mut yaml = format!("      {name}: {{ mac: \"{mac}\", ");
-        if let Some(address) = address {
-            write!(yaml, "addresses: [{}], ", address.addr()).expect("a string takes all");
+        let v4 = address.map(|address| address.addr().to_string());
+        let v6 = address_v6.map(|address| format!("\"{}\"", address.addr()));
+        let addresses: Vec<String> = v4.into_iter().chain(v6).collect();
+        if !addresses.is_empty() {
+            let addresses = addresses.join(", ");
+            write!(yaml, "addresses: [{addresses}], ").expect("a string takes all");
         }
         yaml + &format!("bind: {{ host: {host}, interface: {interface} }} }}\n")
     }
@@ -324,6 +381,11 @@ fn network(text: &str) -> Ipv4Net {
         .unwrap_or_else(|_| panic!("{text}: not ADDRESS/PREFIX"))
 }
 
+fn network_v6(text: &str) -> Ipv6Net {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text}: not ADDRESS/PREFIX of IPv6"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,8 +394,10 @@ mod tests {
     fn a_topology_becomes_a_file_of_the_fixed_format() {
         let topology = Topology::tenant("acme")
             .port("web/web-1", "h1", "10.0.1.11/24")
+            .and_v6("fd00:1::b/64")
             .silent_port("db/db-1", "h2")
-            .router("core", &[("web", "10.0.1.1/24")]);
+            .router("core", &[("web", "10.0.1.1/24")])
+            .and_legs_v6(&[("web", "fd00:1::1/64")]);
         let expected = r#"weft: v1
 tenant: acme
 bridges:
@@ -342,12 +406,12 @@ bridges:
       db-1: { mac: "02:fe:00:00:00:02", bind: { host: h2, interface: db1 } }
   web:
     ports:
-      web-1: { mac: "02:00:0a:00:01:0b", addresses: [10.0.1.11], bind: { host: h1, interface: web1 } }
+      web-1: { mac: "02:00:0a:00:01:0b", addresses: [10.0.1.11, "fd00:1::b"], bind: { host: h1, interface: web1 } }
       core: { peer: core/web }
 routers:
   core:
     ports:
-      web: { addresses: [10.0.1.1/24], peer: web/core }
+      web: { addresses: [10.0.1.1/24, "fd00:1::1/64"], peer: web/core }
 "#;
         assert_eq!(topology.yaml(), expected);
         assert_eq!(topology.gateway("web"), Some(Ipv4Addr::new(10, 0, 1, 1)));

@@ -2,7 +2,7 @@
 //!
 //! Pure parsing and commands; what the traffic may cause elsewhere is declared by [`Network`](super::Network).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,9 +12,12 @@ use serde_json::Value;
 
 use super::namespace::Namespace;
 use super::process::{Background, run};
+use super::wait;
 
 /// Payload bytes that fit into one IPv4 fragment of an interface with MTU 1500.
 const FRAGMENT_PAYLOAD: u32 = 1480;
+/// The same for IPv6: a fragment header more, and whole units of 8 bytes.
+const FRAGMENT_PAYLOAD_V6: u32 = 1448;
 /// A sender's and a receiver's buffer at their largest (tcp_wmem, tcp_rmem of Linux 6.18).
 const TCP_BUFFERS_BYTES: u64 = (4 + 32) << 20;
 /// iperf3 starts and connects within 0.1 s.
@@ -52,20 +55,26 @@ impl Ping {
         u64::from((self.size + 8).div_ceil(FRAGMENT_PAYLOAD))
     }
 
+    /// The same for IPv6: no fewer than there are.
+    pub fn frames_per_request_v6(&self) -> u64 {
+        u64::from((self.size + 8).div_ceil(FRAGMENT_PAYLOAD_V6))
+    }
+
     /// The `ping` command line.
-    fn arguments(&self, to: Ipv4Addr) -> Vec<String> {
+    fn arguments(&self, to: IpAddr) -> Vec<String> {
         let interval = self.interval.as_secs_f64();
         let Ping {
             count, size, ttl, ..
         } = self;
-        let line = format!("-n -c {count} -i {interval} -s {size} -t {ttl} -W 2 {to}");
+        let patience = wait::scaled(Duration::from_secs(2)).as_secs();
+        let line = format!("-n -c {count} -i {interval} -s {size} -t {ttl} -W {patience} {to}");
         line.split(' ').map(String::from).collect()
     }
 
     /// Runs `ping` in a namespace. Lost packets are no error here.
-    pub fn run(&self, from: &Namespace, to: Ipv4Addr) -> Result<PingResult> {
+    pub fn run(&self, from: &Namespace, to: impl Into<IpAddr>) -> Result<PingResult> {
         let mut command = from.command("ping")?;
-        command.args(self.arguments(to));
+        command.args(self.arguments(to.into()));
         let limit = Duration::from_secs(20) + self.interval * self.count * 3;
         let done = run(command, limit)?;
         PingResult::parse(&done.stdout).with_context(|| done.describe())
@@ -134,14 +143,14 @@ impl BackgroundPing {
     /// Starts to ping, once in `interval`.
     pub fn start(
         from: &Namespace,
-        to: Ipv4Addr,
+        to: impl Into<IpAddr>,
         interval: Duration,
         run_folder: &Path,
         log: &Path,
     ) -> Result<BackgroundPing> {
         let mut command = from.command("ping")?;
         let interval = interval.as_secs_f64().to_string();
-        command.args(["-n", "-i", &interval, &to.to_string()]);
+        command.args(["-n", "-i", &interval, &to.into().to_string()]);
         Ok(BackgroundPing {
             ping: Background::start(command, run_folder, log)?,
         })
@@ -196,6 +205,8 @@ pub struct Throughput {
     pub bits_per_second: f64,
     /// UDP datagrams lost, in percent.
     pub lost_percent: f64,
+    /// TCP segments sent again.
+    pub retransmits: u64,
 }
 
 impl Iperf {
@@ -203,9 +214,10 @@ impl Iperf {
     pub fn run(
         &self,
         (client, server): (&Namespace, &Namespace),
-        to: Ipv4Addr,
+        to: impl Into<IpAddr>,
         run_folder: &Path,
     ) -> Result<Throughput> {
+        let to = to.into();
         // A log of its own: "listening" must be this server's word.
         let log = run_folder.join(format!("iperf3-{}.log", server.name()));
         std::fs::remove_file(&log).ok();
@@ -263,6 +275,7 @@ impl Throughput {
                 received_bytes: (sent * (1.0 - lost_percent / 100.0)) as u64,
                 bits_per_second: number("/sum/bits_per_second")?,
                 lost_percent,
+                retransmits: 0,
             });
         }
         Ok(Throughput {
@@ -270,6 +283,8 @@ impl Throughput {
             received_bytes: number("/sum_received/bytes")? as u64,
             bits_per_second: number("/sum_received/bits_per_second")?,
             lost_percent: 0.0,
+            // Left out where the sender's kernel doesn't tell.
+            retransmits: number("/sum_sent/retransmits").unwrap_or(0.0) as u64,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Waiting, always bounded, and always ended by Ctrl-C where the demo asked for that.
 //!
-//! State: one flag, set by the signal handler that [`stop_on_interrupt`] installs.
+//! State: one flag, set by the signal handler that [`stop_on_interrupt`] installs. On a slow machine, such as an
+//! emulated one, `WEFT_TEST_TIMEOUT_FACTOR` makes every limit that many times longer.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ pub fn until<T>(
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = scaled(limit);
     let deadline = Instant::now() + limit;
     loop {
         check_interrupt()?;
@@ -35,6 +38,7 @@ pub fn until<T>(
 
 /// As [`until`], for what takes a while to look at: an error of `look` is only shown when time is up.
 pub fn until_ok<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = scaled(limit);
     let deadline = Instant::now() + limit;
     loop {
         check_interrupt()?;
@@ -47,6 +51,16 @@ pub fn until_ok<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result
             Err(_) => thread::sleep(10 * POLL),
         }
     }
+}
+
+/// A limit as long as this machine needs it: times `WEFT_TEST_TIMEOUT_FACTOR`, a whole number, 1 when unset.
+pub fn scaled(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| {
+        let text = std::env::var("WEFT_TEST_TIMEOUT_FACTOR").unwrap_or_default();
+        text.parse().unwrap_or(1).max(1)
+    });
+    limit * *factor
 }
 
 /// From now on Ctrl-C and SIGTERM make every wait and every command fail, so that the caller unwinds and

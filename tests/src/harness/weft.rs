@@ -36,6 +36,12 @@ pub struct PortLine {
     pub key: Option<String>,
     /// The same as a GRE key.
     pub tunnel_key: Option<u32>,
+    /// Frames that its workload sent.
+    pub ingress_packets: u64,
+    /// Frames that its workload got.
+    pub egress_packets: u64,
+    /// Packets of its workload that were dropped.
+    pub drops: u64,
     /// What keeps it from being active.
     pub problem: Option<String>,
 }
@@ -82,8 +88,23 @@ pub struct Status {
     pub misses: u64,
     /// Installed flows.
     pub flows: u64,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// What the audit found.
+    pub audit: Audit,
     /// Other hosts.
     pub peers: Vec<Peer>,
+}
+
+/// The audit in `weft status -o json`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Audit {
+    /// How often all was gone through.
+    pub rounds: u64,
+    /// What differed in the last round.
+    pub drift: u64,
+    /// What was mended.
+    pub repaired: u64,
 }
 
 /// Another host in `weft status -o json`.
@@ -93,6 +114,42 @@ pub struct Peer {
     pub host: String,
     /// `resolved`, `resolving` or `unreachable`.
     pub state: String,
+}
+
+/// The parts of `weft hosts -o json` that scenarios read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HostLine {
+    /// Its name.
+    pub host: String,
+    /// `local`, `unknown`, `up`, `degraded` or `down`.
+    pub state: String,
+    /// Probes of the last minute that were answered or lost.
+    pub probes: u32,
+    /// Those that were lost.
+    pub lost: u32,
+    /// Mean round trip.
+    pub rtt_avg_us: Option<u64>,
+    /// What the way should carry.
+    pub mtu: Option<u32>,
+    /// Largest packet that came through.
+    pub mtu_carried: Option<u32>,
+    /// What the way carries, when that is less.
+    pub mtu_limit: Option<u32>,
+    /// What its agent says of itself.
+    pub agent: Option<AgentHeard>,
+    /// What is wrong.
+    pub problem: Option<String>,
+}
+
+/// What another agent said.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AgentHeard {
+    /// Its version.
+    pub version: String,
+    /// Seconds since it was heard.
+    pub heard_secs_ago: u64,
+    /// Its clock less the asked host's.
+    pub clock_offset_ms: i64,
 }
 
 impl Weft {
@@ -143,6 +200,13 @@ impl Weft {
     /// `weft flows`.
     pub fn flows(&self) -> Result<Vec<FlowLine>> {
         self.json(&["flows"])
+    }
+
+    /// The line of `weft hosts` for a host.
+    pub fn host(&self, name: &str) -> Result<HostLine> {
+        let hosts: Vec<HostLine> = self.json(&["hosts"])?;
+        let found = hosts.into_iter().find(|line| line.host == name);
+        found.with_context(|| format!("`weft hosts` doesn't show {name}"))
     }
 
     /// `weft status`.

@@ -1,11 +1,14 @@
 //! One loaded object in a network namespace of its own, with a port bound to its loopback interface.
 
+use aya::programs::ProgramError;
 use aya::{TestRun, TestRunOptions};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use weft_common::ecn::ECN_MASK;
 use weft_common::frame::extract;
-use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
+use weft_common::peer::{PEER_IPV6, PEER_RESOLVED, PEER_VALID, PeerRecord, address_bytes};
 use weft_common::port::{Delivery, PortKind, PortRecord};
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, FlowTable, Kernel, KernelConfig, Miss};
@@ -24,6 +27,10 @@ pub const OTHER: u16 = 2;
 pub const OWN: [u8; 4] = [172, 30, 1, 1];
 /// The remote host's, with underlay record 1.
 pub const REMOTE: [u8; 4] = [172, 30, 2, 1];
+/// Own underlay address of IPv6.
+pub const OWN_V6: [u16; 8] = [0xfd30, 1, 0, 0, 0, 0, 0, 1];
+/// The other remote host's, with underlay record 2.
+pub const REMOTE_V6: [u16; 8] = [0xfd30, 2, 0, 0, 0, 0, 0, 1];
 /// Generation of both ports' keys.
 pub const GENERATION: u8 = 3;
 
@@ -86,11 +93,18 @@ impl Bench {
             };
             kernel.write_port(port, &record).expect("a port record");
         }
-        kernel.set_own_address(OWN, true).expect("own address");
-        kernel
-            .set_remote_host(REMOTE, Some(1))
-            .expect("remote host");
+        for own in [IpAddr::from(OWN), OWN_V6.into()] {
+            kernel
+                .set_own_address(address_bytes(own), true)
+                .expect("own address");
+        }
+        for (index, remote) in [(1, IpAddr::from(REMOTE)), (2, REMOTE_V6.into())] {
+            kernel
+                .set_remote_host(address_bytes(remote), Some(index))
+                .expect("remote host");
+        }
         kernel.write_peer(1, &peer()).expect("underlay record");
+        kernel.write_peer(2, &peer_v6()).expect("underlay record");
         let table = FlowTable::new(kernel.slot_generation());
         Bench { kernel, table, pin }
     }
@@ -100,8 +114,23 @@ impl Bench {
         self.run_gso(program, frame, 0)
     }
 
+    /// Like [`Bench::run`]; none for a frame that BPF_PROG_TEST_RUN doesn't take (6.18: less than a whole IP header).
+    pub fn try_run(&mut self, program: &'static str, frame: &[u8]) -> Option<Run> {
+        self.test_run(program, frame, 0).ok()
+    }
+
     /// Like [`Bench::run`], for a packet that is to be cut into segments of `gso_size` bytes.
     pub fn run_gso(&mut self, program: &'static str, frame: &[u8], gso_size: u32) -> Run {
+        let run = self.test_run(program, frame, gso_size);
+        run.expect("BPF_PROG_TEST_RUN")
+    }
+
+    fn test_run(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        gso_size: u32,
+    ) -> Result<Run, ProgramError> {
         // struct __sk_buff: gso_segs at 164, gso_size at 176.
         let mut context = [0u8; 192];
         if gso_size > 0 {
@@ -120,13 +149,13 @@ impl Bench {
             .programs()
             .program(program)
             .expect("a program of this name");
-        let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+        let result = program.test_run(options)?;
         let length = result.data_size_out as usize;
         out.truncate(length);
-        Run {
+        Ok(Run {
             verdict: result.return_value,
             frame: out,
-        }
+        })
     }
 
     /// Runs a program over the same frame again and again, as fast as the kernel can.
@@ -203,7 +232,7 @@ pub fn exact() -> FlowKey {
 }
 
 /// The way to the remote host, by the loopback interface.
-fn peer() -> PeerRecord {
+pub fn peer() -> PeerRecord {
     let words = [0x4500u32, 0x4000, 0x402f, 0xac1e, 0x0101, 0xac1e, 0x0201];
     let sum: u32 = words.iter().sum();
     PeerRecord {
@@ -211,9 +240,22 @@ fn peer() -> PeerRecord {
         mtu: 1500,
         flags: PEER_VALID | PEER_RESOLVED,
         checksum_base: (sum & 0xffff) + (sum >> 16),
-        src: OWN,
-        dst: REMOTE,
+        tos_mask: ECN_MASK,
+        src: address_bytes(OWN.into()),
+        dst: address_bytes(REMOTE.into()),
         dst_mac: [0x0a, 0, 0, 0, 0, 2],
         src_mac: [0x0a, 0, 0, 0, 0, 1],
+        ..PeerRecord::default()
+    }
+}
+
+/// The way to the remote host over IPv6.
+pub fn peer_v6() -> PeerRecord {
+    PeerRecord {
+        flags: PEER_VALID | PEER_RESOLVED | PEER_IPV6,
+        checksum_base: 0,
+        src: address_bytes(OWN_V6.into()),
+        dst: address_bytes(REMOTE_V6.into()),
+        ..peer()
     }
 }

@@ -45,12 +45,6 @@ pub fn tcp() -> Vec<u8> {
     )
 }
 
-/// UDP with 8 bytes of IP options.
-pub fn with_options() -> Vec<u8> {
-    hex("02000000010c 02000000010b 0800 47000028 00010000 4011 6000 0a00010b 0a00010c 0101010101010100
-         03e8 07d0 000c 0000 01020304")
-}
-
 /// First fragment of a UDP packet, with its header.
 pub fn first_fragment() -> Vec<u8> {
     hex(
@@ -96,6 +90,17 @@ pub fn other() -> Vec<u8> {
     hex(
         "0180c200000e 02000000010b 88cc 0207040200000001 0b04 00000000000000000000000000000000000000000000000000000000",
     )
+}
+
+/// GRE from fd30:2::1 to fd30:1::1 with `key` around `inner`.
+pub fn gre_v6(key: u32, inner: &[u8]) -> Vec<u8> {
+    let mut frame = hex("0a0000000001 0a0000000002 86dd 6000abcd 0000 2f 40
+         fd300002000000000000000000000001 fd300001000000000000000000000001 2000 6558");
+    frame.extend_from_slice(&key.to_be_bytes());
+    frame.extend_from_slice(inner);
+    let length = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame
 }
 
 /// GRE from 172.30.2.1 to 172.30.1.1 with `key` around `inner`.

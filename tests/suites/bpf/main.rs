@@ -1,7 +1,9 @@
 //! Each stage of the kernel programs, under BPF_PROG_TEST_RUN: input packet, expected verdict, output and counters.
 
 mod bench;
+mod encap;
 mod frames;
+mod odd_packets;
 
 mod cache;
 mod fragments;

@@ -7,11 +7,11 @@ use weft_common::event::MissReason;
 use weft_common::probe::{
     ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_REPLY, PROBE_REQUEST, ProbePayload,
 };
-use weft_common::tunnel::ENCAP_LEN;
+use weft_common::tunnel::ENCAP_LEN_V4;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Where the payload begins: behind outer headers and the inner Ethernet header.
-const PAYLOAD: usize = ENCAP_LEN + 14;
+const PAYLOAD: usize = ENCAP_LEN_V4 + 14;
 
 /// A probe under `key`, padded with zeros to `inner` bytes of inner frame.
 fn probe(key: u32, inner: usize) -> Vec<u8> {

@@ -17,9 +17,11 @@ fn a_tunnel_packet_is_delivered_as_it_was_sent() {
             frames::arp(),
             frames::ping_v6(),
         ] {
-            let run = bench.run("from_underlay", &frames::gre(key(PORT, GENERATION), &inner));
-            assert_eq!(run.verdict, REDIRECT);
-            assert_eq!(run.frame, inner);
+            for outer in [frames::gre, frames::gre_v6] {
+                let run = bench.run("from_underlay", &outer(key(PORT, GENERATION), &inner));
+                assert_eq!(run.verdict, REDIRECT);
+                assert_eq!(run.frame, inner);
+            }
         }
     });
 }
@@ -29,9 +31,12 @@ fn what_is_ours_and_wrong_is_dropped_by_name() {
     with_bench(|bench| {
         let mut stranger = frames::gre(key(PORT, GENERATION), &frames::ping());
         stranger[29] = 99;
+        let mut stranger_v6 = frames::gre_v6(key(PORT, GENERATION), &frames::ping());
+        stranger_v6[37] = 99;
         let state_record = key(PORT, GENERATION) | weft_common::tunnel::STATE_RECORD;
         let cases = [
             (stranger, 0, DropReason::UnknownHost),
+            (stranger_v6, 0, DropReason::UnknownHost),
             (
                 frames::gre(key(77, 1), &frames::ping()),
                 0,
@@ -53,19 +58,30 @@ fn what_is_ours_and_wrong_is_dropped_by_name() {
                 DropReason::StateRecord,
             ),
             (
+                frames::gre_v6(key(PORT, GENERATION - 1), &frames::ping()),
+                PORT,
+                DropReason::OldGeneration,
+            ),
+            (
+                frames::gre_v6(key(PORT, GENERATION), &[2, 0, 0]),
+                PORT,
+                DropReason::DecapFailed,
+            ),
+            (
                 frames::gre(key(PORT, GENERATION), &[2, 0, 0]),
                 PORT,
                 DropReason::DecapFailed,
             ),
         ];
         for (frame, port, reason) in cases {
+            let before = bench.drops(port, reason);
             assert_eq!(
                 bench.run("from_underlay", &frame).verdict,
                 SHOT,
                 "{}",
                 reason.name()
             );
-            assert_eq!(bench.drops(port, reason), 1, "{}", reason.name());
+            assert_eq!(bench.drops(port, reason), before + 1, "{}", reason.name());
         }
         assert_eq!(bench.drops(OTHER, DropReason::OldGeneration), 0);
     });
@@ -81,7 +97,18 @@ fn everything_else_passes_untouched() {
             frame[position] = value;
             frame
         };
+        let ours_v6 = frames::gre_v6(key(PORT, GENERATION), &frames::ping());
+        let changed_v6 = |position: usize, value: u8| {
+            let mut frame = ours_v6.clone();
+            frame[position] = value;
+            frame
+        };
         let cases = [
+            ("IPv6 GRE without a key", changed_v6(54, 0)),
+            ("IPv6 GRE of IPv4", changed_v6(56, 0x08)),
+            ("IPv6 to another address", changed_v6(53, 2)),
+            ("IPv6 with an extension header", changed_v6(20, 60)),
+            ("IPv6 cut short", ours_v6[..60].to_vec()),
             ("GRE without a key", changed(34, 0)),
             ("GRE with a key and a checksum", changed(34, 0xa0)),
             ("GRE version 1", changed(35, 1)),

@@ -2,9 +2,9 @@
 
 use crate::bench::with_bench;
 
-/// A quarter of what the kernel walks through before it gives up (`BPF_COMPLEXITY_LIMIT_INSNS`); other kernels walk
-/// through up to three times as much.
-const INSTRUCTIONS_MAX: u32 = 250_000;
+/// Half of what the kernel walks through before it gives up (`BPF_COMPLEXITY_LIMIT_INSNS`). Kernels differ by a factor of
+/// four: `cargo xtask test kernels` runs this on others, and shows the numbers.
+const INSTRUCTIONS_MAX: u32 = 500_000;
 
 #[test]
 fn programs_stay_far_from_the_verifiers_limit() {

@@ -119,7 +119,7 @@ fn keep_and_look(id: &RunId) -> Result<()> {
     // Agents, workloads and the process behind the tap go on without the demo.
     let web_1 = Namespace::existing(&id.namespace("web-1"));
     Ping::default()
-        .run(&web_1, [10, 0, 2, 12].into())?
+        .run(&web_1, [10, 0, 2, 12])?
         .all_answered()?;
     Ok(())
 }

@@ -219,7 +219,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Sends each frame until it has its flow; agents decide on at most 20,000 a second of one port.
+    /// Sends each frame until it has its flow; agents decide on at most 5,000 a second of one port.
     fn install(net: &Network, flows: u32) -> Result<Crowd> {
         let source = net.workload("many-1")?.mac();
         let frames = (0..flows).map(|number| {
@@ -237,7 +237,7 @@ impl Crowd {
         let socket = net.open_socket("many-1")?;
         for part in crowd.frames.chunks(1000) {
             part.iter().try_for_each(|frame| socket.send(frame))?;
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(200));
         }
         let weft = net.weft("h1")?;
         wait::until_ok("a flow for each", Duration::from_secs(120), || {

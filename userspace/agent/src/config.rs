@@ -1,5 +1,7 @@
 //! `weftd.toml`: what is in it, what is left out, and what can't be.
 
+use crate::engine::TunnelOptions;
+use crate::log::LogFormat;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -25,9 +27,31 @@ pub struct Config {
     /// What weftd remembers of its own.
     #[serde(default)]
     pub state: State,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// The log.
+    #[serde(default)]
+    pub log: Log,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address of `/metrics`, which wants no token; nowhere when left out.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How its lines look.
+    pub format: LogFormat,
 }
 
 /// `[underlay]`
@@ -39,6 +63,33 @@ pub struct Underlay {
     /// `auto` and `tc` are the same until the XDP programs come.
     #[serde(default)]
     pub datapath: DatapathChoice,
+    /// What becomes of a workload's DSCP in the outer header.
+    #[serde(default)]
+    pub dscp: Dscp,
+    /// Whether the MSS of TCP is lowered to what a tunnel carries.
+    #[serde(default)]
+    pub mss_clamp: bool,
+}
+
+impl Underlay {
+    /// What of this concerns each packet.
+    pub fn tunnel_options(&self) -> TunnelOptions {
+        TunnelOptions {
+            copy_dscp: self.dscp == Dscp::Copy,
+            clamp_mss: self.mss_clamp,
+        }
+    }
+}
+
+/// DSCP of the outer header (RFC 2983).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dscp {
+    /// 0: workloads don't choose how the underlay treats their packets.
+    #[default]
+    None,
+    /// The inner packet's.
+    Copy,
 }
 
 /// Which hook receives tunnel packets.

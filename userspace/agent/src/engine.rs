@@ -8,15 +8,17 @@
 //! | [`adoption`] | what an earlier agent left goes on and is decided again |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
-//! | [`refusals`] | packets that go no further, and what their senders are told |
+//! | [`probes`] | whether they answer, how fast, how large packets may be |
 //! | [`floods`] | flood lists and flood sets |
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
+//! | [`advertisements`] | what routers say of themselves, unasked |
 //! | [`report`], [`tracing_packets`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
 pub mod adoption;
+pub mod advertisements;
 pub mod audit;
 pub mod choices;
 pub mod floods;
@@ -24,7 +26,7 @@ pub mod flows;
 mod indices;
 pub mod misses;
 pub mod ports;
-pub mod refusals;
+pub mod probes;
 pub mod report;
 pub mod tracing_packets;
 pub mod underlay;
@@ -32,18 +34,20 @@ pub mod waiting;
 
 use crate::store_sync::StoreHealth;
 use adoption::Adoption;
+use advertisements::Advertisements;
 use audit::Audit;
 use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
 use ports::Ports;
-use refusals::Refusals;
+use probes::Probes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use underlay::Peers;
+pub use underlay::TunnelOptions;
 use waiting::Waiting;
 use weft_api::{OwnedState, StateChange, StateUpdate};
 use weft_common::{DropReason, Slot};
@@ -80,6 +84,8 @@ pub struct EngineConfig {
     pub host: String,
     /// Underlay interfaces.
     pub underlay_interfaces: Vec<String>,
+    /// How packets are put into tunnels.
+    pub tunnel_options: TunnelOptions,
     /// Most flows.
     pub flows_max: Option<usize>,
     /// Seconds without a packet after which a flow goes.
@@ -100,17 +106,19 @@ pub struct Engine<D> {
     decisions: Decisions,
     ports: Ports,
     peers: Peers,
+    tunnel_options: TunnelOptions,
+    probes: Probes,
     floods: Floods,
     waiting: Waiting,
+    advertisements: Advertisements,
     adoption: Adoption,
-    refusals: Refusals,
     made_slots: MadeSlots,
     /// What this host has published, by key.
     published: BTreeMap<String, StateEntry>,
     /// When a flow last used an address that this host learned, in seconds.
     learned_used: HashMap<String, u64>,
     updates: mpsc::UnboundedSender<StateUpdate>,
-    remotes: watch::Sender<Vec<Ipv4Addr>>,
+    remotes: watch::Sender<Vec<IpAddr>>,
     /// Drops that the agent itself decided on, by port and reason.
     drops: BTreeMap<(Option<PortId>, DropReason), u64>,
     /// What the batch of misses in hand taught.
@@ -140,7 +148,7 @@ impl<D: Datapath> Engine<D> {
         mut table: FlowTable,
         port_table: PortTable,
         updates: mpsc::UnboundedSender<StateUpdate>,
-        remotes: watch::Sender<Vec<Ipv4Addr>>,
+        remotes: watch::Sender<Vec<IpAddr>>,
     ) -> Engine<D> {
         if let Some(limit) = config.flows_max {
             table.flows_max = table.flows_max.min(limit);
@@ -164,10 +172,12 @@ impl<D: Datapath> Engine<D> {
             decisions: Decisions::default(),
             ports: Ports::new(port_table, config.underlay_interfaces),
             peers: Peers::default(),
+            tunnel_options: config.tunnel_options,
+            probes: Probes::default(),
             floods: Floods::default(),
             waiting: Waiting::default(),
+            advertisements: Advertisements::default(),
             adoption: Adoption::default(),
-            refusals: Refusals::default(),
             made_slots: MadeSlots::default(),
             published: BTreeMap::new(),
             learned_used: HashMap::new(),
@@ -205,7 +215,7 @@ impl<D: Datapath> Engine<D> {
         self.sweep_flows(now);
         self.retire_made_slots(now);
         self.retry_waiting();
-        self.refusals.forget_full(self.now_ms());
+        self.advertise_routers(now);
         self.forget_idle_addresses(now);
         self.floods.free_lists(now);
         self.peers.free_indices(now);
@@ -239,7 +249,8 @@ impl<D: Datapath> Engine<D> {
             .find(|host| host.name == self.host_name)
             .map(|host| host.id);
         let host = host.unwrap_or(NO_HOST);
-        let new = Arc::new(self.snapshot.update(model, activity));
+        let new = self.snapshot.update(model, activity);
+        let new = Arc::new(new.with_overlay_mtu(self.overlay_mtu()));
         let mut dirty = changed_tags(&self.snapshot, &new);
         if host != self.host {
             // What was said of the old one would be withdrawn under the wrong name later.

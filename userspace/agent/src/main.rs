@@ -5,7 +5,9 @@
 
 mod config;
 mod engine;
+mod log;
 mod memory;
+mod metrics;
 mod miss_queue;
 mod packet_thread;
 mod server;
@@ -40,15 +42,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG")
-                .unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    weft_datapath::kernel::check_version()?;
     let config = Config::read(&arguments.config)?;
+    log::start(config.log.format, &config.host);
     if arguments.check {
         return check(&config);
     }
@@ -83,6 +78,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let engine = open_engine(&config, &generations, updates, remotes)?;
     let (packets, thread) = PacketThread::start(engine)?;
     server::serve(&config.api, store.clone(), packets.clone()).await?;
+    if let Some(address) = config.metrics.listen {
+        server::serve_metrics(address, packets.clone()).await?;
+    }
     let to_packets = packets.clone();
     let url = config.store.url.clone();
     let sync = StoreSync::new(
@@ -132,7 +130,7 @@ fn open_engine(
     config: &Config,
     generations: &BTreeMap<u16, u8>,
     updates: mpsc::UnboundedSender<weft_api::StateUpdate>,
-    remotes: watch::Sender<Vec<std::net::Ipv4Addr>>,
+    remotes: watch::Sender<Vec<std::net::IpAddr>>,
 ) -> anyhow::Result<Engine<Kernel>> {
     let kernel = Kernel::open(&KernelConfig { pin: config.pin() })?;
     let table = FlowTable::new(kernel.slot_generation());
@@ -151,6 +149,7 @@ fn open_engine(
     let engine_config = EngineConfig {
         host: config.host.clone(),
         underlay_interfaces: config.underlay.interfaces.clone(),
+        tunnel_options: config.underlay.tunnel_options(),
         flows_max: config.limits.flows,
         flow_idle_secs: config.limits.flow_idle_secs,
     };

@@ -94,6 +94,7 @@ fn run(engine: &mut Engine<Kernel>, inbox: &Receiver<Message<Kernel>>) {
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
             engine.tick();
+            engine.probe_hosts();
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::config::{Api, read_token};
 use crate::engine::Engine;
+use crate::metrics::{self, Figures};
 use crate::packet_thread::PacketThread;
 use anyhow::Context;
 use axum::extract::{Query, Request, State};
@@ -12,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +54,43 @@ pub async fn serve(
         tracing::info!(%address, "the API listens by TCP");
     }
     Ok(())
+}
+
+/// Serves `/metrics` on an address of its own.
+///
+/// # Errors
+/// When nothing can listen there.
+pub async fn serve_metrics(address: SocketAddr, packets: PacketThread) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address} for metrics"))?;
+    let routes = Router::new()
+        .route("/metrics", get(metrics_text))
+        .with_state(packets);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "serving metrics ended");
+        }
+    });
+    tracing::info!(%address, "metrics are served");
+    Ok(())
+}
+
+async fn metrics_text(State(packets): State<PacketThread>) -> Response {
+    let figures = packets.ask(|engine| Figures {
+        status: engine.report_status(),
+        ports: engine.report_ports(),
+        drops: engine.report_drops(),
+        hosts: engine.report_hosts(),
+        masks: engine.report_masks(),
+    });
+    match figures.await {
+        Some(figures) => {
+            let kind = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+            (kind, metrics::text(&figures)).into_response()
+        }
+        None => stopped(),
+    }
 }
 
 async fn serve_on_unix(listener: UnixListener, routes: Router) {
@@ -103,8 +142,10 @@ fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/v1/flows", get(flows))
         .route("/v1/ports/activity", get(ports))
+        .route("/v1/hosts/activity", get(hosts))
         .route("/v1/drops", get(drops))
         .route("/v1/trace", post(trace))
+        .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(packets.clone())
         .merge(
@@ -123,6 +164,10 @@ async fn flows(State(packets): State<PacketThread>, Query(query): Query<FlowsQue
 
 async fn ports(State(packets): State<PacketThread>) -> Response {
     answer(&packets, Engine::report_ports).await
+}
+
+async fn hosts(State(packets): State<PacketThread>) -> Response {
+    answer(&packets, Engine::report_hosts).await
 }
 
 async fn drops(State(packets): State<PacketThread>) -> Response {

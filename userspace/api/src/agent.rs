@@ -135,6 +135,9 @@ pub struct PortInfo {
     pub egress_bytes: u64,
     /// Packets dropped at it, for any reason.
     pub drops: u64,
+    /// MTU of its interface, if that is on the answering host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// What keeps it from being active, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -248,6 +251,88 @@ pub struct PeerInfo {
     pub gateway_mac: Option<String>,
     /// MTU of the way there.
     pub mtu: Option<u32>,
+    /// What tunnel probes say of it.
+    #[serde(default)]
+    pub reach: HostState,
+}
+
+/// What tunnel probes say of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// Nothing yet.
+    #[default]
+    Unknown,
+    /// It is the host that answers.
+    Local,
+    /// Its kernel answers.
+    Up,
+    /// It answers, but probes get lost, or large ones don't come through.
+    Degraded,
+    /// It doesn't answer.
+    Down,
+}
+
+impl HostState {
+    /// The word that the API and people use.
+    pub fn word(self) -> &'static str {
+        match self {
+            HostState::Unknown => "unknown",
+            HostState::Local => "local",
+            HostState::Up => "up",
+            HostState::Degraded => "degraded",
+            HostState::Down => "down",
+        }
+    }
+}
+
+/// A host as the answering one reaches it through tunnels: an element of `GET /v1/hosts/activity`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// Its name.
+    pub host: String,
+    /// Its underlay address, if it has one.
+    pub address: Option<String>,
+    /// What the last probes say.
+    pub state: HostState,
+    /// Since when that is so, as Unix time in seconds.
+    pub since_unix_secs: Option<u64>,
+    /// Probes of the last minute that were answered or lost.
+    pub probes: u32,
+    /// Those that were lost.
+    pub lost: u32,
+    /// The same in percent of all, rounded down.
+    pub loss_percent: u32,
+    /// Smallest round trip of the last minute, in microseconds, from kernel to kernel.
+    pub rtt_min_us: Option<u64>,
+    /// Mean round trip.
+    pub rtt_avg_us: Option<u64>,
+    /// Last round trip.
+    pub rtt_last_us: Option<u64>,
+    /// Bytes of outer IP that the way should carry, by routes and interfaces.
+    pub mtu: Option<u32>,
+    /// Largest outer IP packet that was seen to come through.
+    pub mtu_carried: Option<u32>,
+    /// What the way really carries, where that was found to be less than `mtu`. Flows keep to it.
+    pub mtu_limit: Option<u32>,
+    /// What its agent says of itself; none while nothing was heard of it.
+    pub agent: Option<AgentHeard>,
+    /// What is wrong, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What another host's weftd said with its tunnel probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentHeard {
+    /// Its version.
+    pub version: String,
+    /// Version of what it shares with its kernel programs.
+    pub abi: u32,
+    /// Seconds since its last probe. The kernel answers without it, so this tells whether the agent lives.
+    pub heard_secs_ago: u64,
+    /// Its clock less the answering host's, in milliseconds, to within half a round trip.
+    pub clock_offset_ms: i64,
 }
 
 /// Body of `POST /v1/trace`: what would happen to a packet.

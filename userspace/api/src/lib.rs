@@ -11,12 +11,14 @@ pub mod export;
 pub mod kinds;
 pub mod plan;
 pub mod problem;
+pub mod time;
 pub mod topology;
 pub mod types;
 
 pub use agent::{
-    AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, MaskInfo, PeerInfo, PortInfo, PortState,
-    Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse, TraceStep,
+    AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo, HostState, MaskInfo,
+    PeerInfo, PortInfo, PortState, Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse,
+    TraceStep,
 };
 pub use client::{Client, ClientError, Endpoint};
 pub use plan::{Plan, PlanLine};

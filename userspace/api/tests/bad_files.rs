@@ -189,7 +189,9 @@ const COMMON_OBJECTS: &str = r##"
 common hosts: { h1: { zones: } }
     3:16: found nothing, expected a mapping from names to underlay addresses
 common hosts: { h1: { zones: { default: 172.30.1 } } }
-    3:34: found `172.30.1`, expected an IPv4 address like 10.0.1.11
+    3:34: found `172.30.1`, expected an IP address like 172.30.1.1 or fd30:1::1
+common hosts: { h1: { zones: { default: "fe80::1" } } }
+    3:34: fe80::1 can't be the address of a host
 common hosts: { h1: { zone: {} } }
     3:16: found `zone`, expected a key of a host: `zones`
 common hosts: { h1: { zones: { defualt: 172.30.1.1 } } }
@@ -262,8 +264,6 @@ router_port { uplink: host }
     6:14: `uplink` of a router port is not supported by this version of weft
 router_port { masquerade: true }
     6:14: `masquerade` of a router port is not supported by this version of weft
-common hosts: { h1: { zones: { default: "fd30:1::1" } } }
-    3:34: an underlay over IPv6 (`fd30:1::1`) is not supported by this version of weft
 file weft: v1\ntunnel_zones: { default: { encapsulation: vxlan } }
     2:43: encapsulation `vxlan` is not supported by this version of weft
 "##;

@@ -13,7 +13,7 @@ use weft_vnet::Kind;
 #[command(name = "weft", version, about = "Virtual networks over any IP network", long_about = None)]
 #[command(
     after_help = "Exit status: 0 done; 1 refused or failed; 2 usage; 3 `diff` found \
-                        differences, or `status` is degraded."
+                        differences, `status` is degraded, or `doctor` found something."
 )]
 pub struct Cli {
     /// What applies to every command.
@@ -121,6 +121,10 @@ pub enum Command {
     },
     /// Say what would happen to a packet
     Trace(Trace),
+    /// Show the other hosts: whether they answer, round trips, loss, MTU
+    Hosts,
+    /// Find what is wrong, and the command that mends it (exit status 3 if anything); also without weftd
+    Doctor,
     /// Show how weftd is (exit status 3 if degraded)
     Status,
     /// Print a completion script
@@ -169,6 +173,9 @@ pub enum PortCommand {
   tcp 10.0.1.11:40000 > 10.0.2.11:80 [syn]
   udp 10.0.1.11:40000 > 10.0.2.11:53
   arp 10.0.1.11 who-has 10.0.1.1
+  icmp fd00:1::b > fd00:2::b echo
+  tcp [fd00:1::b]:40000 > [fd00:2::b]:80
+  nd fd00:1::b who-has fd00:1::1
 In a shell, quote it: `>` redirects. MACs are those that a real workload on the port would use.
 A capture is read in the classic pcap format, of Ethernet frames (not pcapng).")]
 pub struct Trace {

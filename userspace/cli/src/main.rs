@@ -19,7 +19,7 @@ use weft_api::problem::kind;
 use weft_api::topology::Mistakes;
 
 use crate::args::{Cli, Command, Global};
-use crate::commands::{Session, apply, change, objects, observe, trace};
+use crate::commands::{Session, apply, change, doctor, hosts, objects, observe, trace};
 use crate::output::Output;
 
 /// How a command that did its work ends.
@@ -61,7 +61,7 @@ fn run(cli: Cli) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(dispatch(&session, cli.command))
+    runtime.block_on(dispatch(&session, cli))
 }
 
 fn session(global: &Global) -> Result<Session> {
@@ -76,8 +76,8 @@ fn session(global: &Global) -> Result<Session> {
     })
 }
 
-async fn dispatch(session: &Session, command: Command) -> Result<Done> {
-    match command {
+async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
+    match cli.command {
         Command::Apply {
             file,
             dry_run,
@@ -94,6 +94,8 @@ async fn dispatch(session: &Session, command: Command) -> Result<Done> {
         Command::Drops { follow: false } => observe::drops(session).await,
         Command::Drops { follow: true } => observe::follow_drops(session).await,
         Command::Trace(args) => trace::trace(session, &args).await,
+        Command::Doctor => doctor::doctor(session, &cli.global.endpoint).await,
+        Command::Hosts => hosts::hosts(session).await,
         Command::Status => observe::status(session).await,
         // Done before anything is connected.
         Command::Completions { .. } | Command::Man => Ok(Done::Well),

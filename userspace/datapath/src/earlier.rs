@@ -4,6 +4,7 @@ use crate::{Buckets, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_common::flood::FloodList;
 use weft_common::limits::SELECT_DEPTH_MAX;
+use weft_common::peer::AddressBytes;
 use weft_common::{FlowKey, Slot, SlotRef};
 
 /// All of it. Empty where there was no earlier agent.
@@ -12,9 +13,9 @@ pub struct Earlier {
     /// Every published flow, in no order.
     pub flows: Vec<EarlierFlow>,
     /// Remote underlay addresses with the index of their underlay record.
-    pub remote_hosts: BTreeMap<[u8; 4], u16>,
+    pub remote_hosts: BTreeMap<AddressBytes, u16>,
     /// Own underlay addresses.
-    pub own_addresses: BTreeSet<[u8; 4]>,
+    pub own_addresses: BTreeSet<AddressBytes>,
     /// Slots that the flows' choices lead to; other flows may share them.
     pub member_slots: BTreeSet<u32>,
     /// Select groups that the flows choose by.

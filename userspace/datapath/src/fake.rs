@@ -6,7 +6,7 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::{Delivery, PortCounters};
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef, select};
 
@@ -35,9 +35,9 @@ pub struct Fake {
     /// Flood lists by index.
     pub flood_lists: BTreeMap<u32, FloodList>,
     /// Remote addresses from which tunnel packets are accepted.
-    pub remote_hosts: BTreeMap<[u8; 4], u16>,
+    pub remote_hosts: BTreeMap<AddressBytes, u16>,
     /// Own underlay addresses.
-    pub own_addresses: HashSet<[u8; 4]>,
+    pub own_addresses: HashSet<AddressBytes>,
     /// Interfaces that exist, with their index.
     pub interfaces: BTreeMap<String, u32>,
     /// Underlay interfaces that are attached.
@@ -215,7 +215,7 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+    fn set_remote_host(&mut self, address: AddressBytes, peer: Option<u16>) -> Result<(), Error> {
         match peer {
             Some(peer) => self.remote_hosts.insert(address, peer),
             None => self.remote_hosts.remove(&address),
@@ -223,13 +223,13 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error> {
         self.remote_hosts
             .retain(|address, _| keep.contains(address));
         Ok(())
     }
 
-    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+    fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error> {
         if present {
             self.own_addresses.insert(address)
         } else {

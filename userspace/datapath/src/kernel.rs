@@ -4,6 +4,7 @@
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
 mod bpffs;
+mod clock;
 mod dump;
 mod filters;
 mod inject;
@@ -17,6 +18,7 @@ mod syscall;
 mod takeover;
 mod version;
 
+pub use clock::monotonic_ns;
 pub use inject::{INJECT_PREFIX, InjectTap};
 pub use load::Programs;
 pub use perf::{MissReader, Waker};
@@ -31,7 +33,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 use weft_common::flood::FloodList;
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::{Delivery, InterfaceRecord, PortCounters};
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 
@@ -184,15 +186,15 @@ impl Datapath for Kernel {
         self.maps.write_peer(index, peer)
     }
 
-    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+    fn set_remote_host(&mut self, address: AddressBytes, peer: Option<u16>) -> Result<(), Error> {
         self.maps.set_remote_host(address, peer)
     }
 
-    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error> {
         self.maps.keep_remote_hosts(keep)
     }
 
-    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+    fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error> {
         self.maps.set_own_address(address, present)
     }
 

@@ -19,14 +19,14 @@ pub use error::Error;
 pub use fake::Fake;
 pub use flow_table::{Flow, FlowId, FlowTable, Member};
 pub use held::HeldPacket;
-pub use kernel::{Kernel, KernelConfig};
+pub use kernel::{Kernel, KernelConfig, monotonic_ns};
 pub use masks::Owner;
 pub use port_table::PortTable;
 
 use std::collections::BTreeSet;
 use weft_common::flood::FloodList;
 use weft_common::limits::SELECT_BUCKETS;
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::{Delivery, PortCounters};
 use weft_common::{DropReason, FlowKey, Network, PortRecord, Slot, SlotRef};
 
@@ -124,11 +124,11 @@ pub trait Datapath {
     /// Writes an underlay record.
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error>;
     /// Accepts, or refuses again, tunnel packets from a remote address.
-    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error>;
+    fn set_remote_host(&mut self, address: AddressBytes, peer: Option<u16>) -> Result<(), Error>;
     /// Refuses tunnel packets from all remote addresses but these.
-    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error>;
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error>;
     /// Receives, or no longer, tunnel packets to an own address.
-    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error>;
+    fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error>;
     /// Attaches `from_port` to an interface and makes it the port's; the interface must exist.
     fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error>;
     /// Detaches a port's program; the interface may be gone already.

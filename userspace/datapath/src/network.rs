@@ -11,10 +11,10 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -40,11 +40,11 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     /// The host's underlay address.
-    pub remote: Ipv4Addr,
+    pub remote: IpAddr,
     /// Interface towards it.
     pub ifindex: u32,
     /// Gateway, or the host itself.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// Ethernet address of the next hop while it is known.
     pub next_hop_mac: Option<[u8; 6]>,
     /// Ethernet address of the interface.
@@ -59,9 +59,9 @@ pub struct HostNetwork {
     /// Interfaces by name.
     pub links: HashMap<String, Link>,
     /// The hosts that ways were looked for to.
-    pub asked: Vec<Ipv4Addr>,
+    pub asked: Vec<IpAddr>,
     /// Ways to those of the wanted hosts that have a route.
-    pub paths: HashMap<Ipv4Addr, Path>,
+    pub paths: HashMap<IpAddr, Path>,
 }
 
 /// Looks at the network whenever something changed, until `remotes` is closed or `deliver` says stop.
@@ -72,7 +72,7 @@ pub struct HostNetwork {
 /// # Errors
 /// When netlink can't be opened in the calling runtime's network namespace.
 pub async fn watch_network(
-    mut remotes: watch::Receiver<Vec<Ipv4Addr>>,
+    mut remotes: watch::Receiver<Vec<IpAddr>>,
     mut deliver: impl FnMut(HostNetwork) -> bool,
 ) -> Result<(), Error> {
     let groups = [
@@ -80,6 +80,8 @@ pub async fn watch_network(
         MulticastGroup::Neigh,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv6Ifaddr,
     ];
     let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)
         .map_err(|source| Error::io("opening netlink", source))?;
@@ -113,7 +115,7 @@ pub async fn watch_network(
     Ok(())
 }
 
-async fn look(handle: &Handle, wanted: &[Ipv4Addr]) -> Result<HostNetwork, rtnetlink::Error> {
+async fn look(handle: &Handle, wanted: &[IpAddr]) -> Result<HostNetwork, rtnetlink::Error> {
     let mut links = HashMap::new();
     let mut messages = handle.link().get().execute();
     while let Some(message) = messages.try_next().await? {
@@ -157,14 +159,14 @@ fn link_of(message: &LinkMessage) -> Option<(String, Link)> {
 }
 
 /// State and address of a neighbour, by interface and IP.
-type Neighbours = HashMap<(u32, Ipv4Addr), (NeighbourState, Option<[u8; 6]>)>;
+type Neighbours = HashMap<(u32, IpAddr), (NeighbourState, Option<[u8; 6]>)>;
 
 async fn neighbours(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
     let mut found = Neighbours::new();
     let mut messages = handle
         .neighbours()
         .get()
-        .set_address_family(AddressFamily::Inet)
+        .set_address_family(AddressFamily::Unspec)
         .execute();
     while let Some(message) = messages.try_next().await? {
         let mut address = None;
@@ -172,7 +174,10 @@ async fn neighbours(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
         for attribute in &message.attributes {
             match attribute {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => {
-                    address = Some(*value)
+                    address = Some(IpAddr::V4(*value))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(value)) => {
+                    address = Some(IpAddr::V6(*value))
                 }
                 NeighbourAttribute::LinkLayerAddress(value) => {
                     mac = value.as_slice().try_into().ok()
@@ -192,13 +197,18 @@ async fn neighbours(handle: &Handle) -> Result<Neighbours, rtnetlink::Error> {
 
 async fn path_to(
     handle: &Handle,
-    remote: Ipv4Addr,
+    remote: IpAddr,
     links: &HashMap<String, Link>,
     neighbours: &Neighbours,
 ) -> Option<Path> {
-    let request = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(remote, 32)
-        .build();
+    let request = match remote {
+        IpAddr::V4(remote) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(remote, 32)
+            .build(),
+        IpAddr::V6(remote) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(remote, 128)
+            .build(),
+    };
     let mut routes = handle.route().get(request).execute().boxed();
     // No route is an answer, too: the path is missing until one appears.
     let route = routes.try_next().await.ok().flatten()?;
@@ -228,14 +238,17 @@ async fn path_to(
     })
 }
 
-fn next_hop_of(route: &RouteMessage, remote: Ipv4Addr) -> Option<(u32, Ipv4Addr, Option<u32>)> {
+fn next_hop_of(route: &RouteMessage, remote: IpAddr) -> Option<(u32, IpAddr, Option<u32>)> {
     let mut ifindex = None;
     let mut gateway = remote;
     let mut mtu = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(value) => ifindex = Some(*value),
-            RouteAttribute::Gateway(RouteAddress::Inet(value)) => gateway = *value,
+            RouteAttribute::Gateway(RouteAddress::Inet(value)) => gateway = IpAddr::V4(*value),
+            RouteAttribute::Gateway(RouteAddress::Inet6(value)) => gateway = IpAddr::V6(*value),
+            // IPv4 by an IPv6 gateway (RFC 8950).
+            RouteAttribute::Via(RouteVia::Inet6(value)) => gateway = IpAddr::V6(*value),
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
                     netlink_packet_route::route::RouteMetric::Mtu(value) if *value > 0 => {
@@ -251,10 +264,10 @@ fn next_hop_of(route: &RouteMessage, remote: Ipv4Addr) -> Option<(u32, Ipv4Addr,
 }
 
 /// Asks the kernel to resolve a next hop and, where it can (5.16 and later), to keep it resolved.
-async fn keep_resolved(handle: &Handle, ifindex: u32, next_hop: Ipv4Addr) {
+async fn keep_resolved(handle: &Handle, ifindex: u32, next_hop: IpAddr) {
     let mut managed = handle
         .neighbours()
-        .add(ifindex, IpAddr::V4(next_hop))
+        .add(ifindex, next_hop)
         .state(NeighbourState::None)
         .replace();
     managed
@@ -266,7 +279,7 @@ async fn keep_resolved(handle: &Handle, ifindex: u32, next_hop: Ipv4Addr) {
     }
     let used = handle
         .neighbours()
-        .add(ifindex, IpAddr::V4(next_hop))
+        .add(ifindex, next_hop)
         .state(NeighbourState::None);
     if let Err(error) = used.flags(NeighbourFlags::Use).replace().execute().await {
         tracing::debug!(%error, %next_hop, "the kernel doesn't resolve the next hop");

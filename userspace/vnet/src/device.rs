@@ -21,3 +21,6 @@ pub(crate) fn receive<T: TraceSink>(walk: &mut Walk<'_, T>, ingress: PortId) -> 
         None => walk.drop(DropReason::PortDown, None),
     }
 }
+
+#[cfg(test)]
+mod ipv6_tests;

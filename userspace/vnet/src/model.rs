@@ -148,7 +148,7 @@ pub struct Host {
     pub name: String,
     /// Its underlay address in each tunnel zone, by the zone's name.
     #[serde(default)]
-    pub zones: BTreeMap<String, Ipv4Addr>,
+    pub zones: BTreeMap<String, IpAddr>,
 }
 
 /// Hosts that reach each other by tunnels.

@@ -539,6 +539,60 @@ mod tests {
         assert_eq!(ping[34], 8);
     }
 
+    /// The same for IPv6 (RFC 8200, 8.1).
+    fn l4_sum_v6(frame: &[u8]) -> u16 {
+        Sum16BitWords::new()
+            .add_slice(&frame[22..54])
+            .add_2bytes([frame[18], frame[19]])
+            .add_2bytes([0, frame[20]])
+            .add_slice(&frame[54..])
+            .ones_complement()
+    }
+
+    #[test]
+    fn ipv6_is_written_as_elsewhere() {
+        let mut topology = Topology::two_subnets();
+        let added = [
+            ("web/web-1", "fd00:1::b"),
+            ("web/web-2", "fd00:1::c"),
+            ("core/web", "fd00:1::1/64"),
+        ];
+        for (path, address) in added {
+            topology.change(path, |port| port.addresses.push(address.parse().unwrap()));
+        }
+        let (gateway, near) = (topology.mac("core/web").0, topology.mac("web/web-2").0);
+        for (text, mac, protocol) in [
+            ("icmp fd00:1::b > fd00:2::b echo", gateway, 58),
+            ("icmp fd00:1::b > fd00:1::c reply ttl 9", near, 58),
+            ("tcp [fd00:1::b]:40000 > [fd00:2::b]:80", gateway, 6),
+            ("udp [fd00:1::b]:1 > [fd00:1::c]:2", near, 17),
+            (
+                "nd fd00:1::b who-has fd00:1::1",
+                [0x33, 0x33, 0xff, 0, 0, 1],
+                58,
+            ),
+        ] {
+            let frame = topology.frame("web/web-1", text);
+            assert_eq!((&frame[..6], frame[20]), (&mac[..], protocol), "{text}");
+            assert_eq!(frame[6..12], topology.mac("web/web-1").0);
+            assert_eq!(l4_sum_v6(&frame), 0, "{text}");
+        }
+        let reply = topology.frame("web/web-1", "icmp fd00:1::b > fd00:1::c reply ttl 9");
+        assert_eq!((reply[21], reply[54]), (9, 129));
+        assert_eq!(
+            error("icmp 10.0.1.11 > fd00:2::b"),
+            "column 18: expected an IPv4 address, as the source is one, found `fd00:2::b`"
+        );
+        assert_eq!(
+            error("udp [fd00:1::b]:1 > 10.0.1.11:2"),
+            "column 21: expected an IPv6 address, as the source is one, found `10.0.1.11:2`"
+        );
+        assert_eq!(
+            error("nd 10.0.1.11 who-has fd00:1::1"),
+            "column 4: expected an IPv6 address, found `10.0.1.11`"
+        );
+    }
+
     #[test]
     fn macs_are_those_of_a_real_workload() {
         let topology = Topology::two_subnets();

@@ -1,28 +1,45 @@
-//! Debian packages with the programs that demo, net tests and people who look at them run.
+//! Debian packages: the programs that demo, net tests and people who look at them run, and what boots other kernels.
 
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 use crate::workspace::run_on_stderr;
 
-/// Package and what it is for.
-const PACKAGES: &[(&str, &str)] = &[
+/// Packages and what each is for.
+pub type Packages = &'static [(&'static str, &'static str)];
+
+/// What demo and net tests run.
+pub const NETWORK: Packages = &[
     (
         "iproute2",
         "ip and tc: namespaces, veth pairs, attaching by hand",
     ),
     ("iputils-ping", "ping between workloads"),
     ("iputils-arping", "arping between workloads"),
+    ("ndisc6", "rdisc6: what routers advertise"),
     ("iperf3", "throughput over the overlay"),
     ("tcpdump", "a capture of each failed scenario"),
     ("tshark", "reading the GRE keys on the underlay"),
     ("ethtool", "offloads of the test interfaces"),
     ("bpftool", "looking at pinned programs and maps"),
+    ("g++", "libFuzzer, for the fuzz targets"),
     ("util-linux", "nsenter into a test host"),
+    ("prometheus", "promtool, which judges /metrics"),
+    ("systemd", "systemd-analyze, which judges the unit"),
 ];
 
-pub fn plan() -> Result<Option<String>> {
-    let missing = missing()?;
+/// What `test kernels` runs.
+pub const EMULATOR: Packages = &[
+    ("qemu-system-x86", "booting other kernels"),
+    ("busybox-static", "the first process on them"),
+    ("cpio", "their initramfs"),
+    ("kmod", "the order in which their modules load"),
+    ("xz-utils", "unpacking their modules"),
+];
+
+/// What installing would do, or nothing when all are there.
+pub fn plan(packages: Packages) -> Result<Option<String>> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(None);
     }
@@ -36,8 +53,9 @@ pub fn plan() -> Result<Option<String>> {
     )))
 }
 
-pub fn install() -> Result<()> {
-    let names: Vec<&str> = missing()?.iter().map(|(name, _)| *name).collect();
+/// Installs those that are missing.
+pub fn install(packages: Packages) -> Result<()> {
+    let names: Vec<&str> = missing(packages)?.iter().map(|(name, _)| *name).collect();
     // A list that cannot be refreshed (one mirror of several is down) may still be good enough to install from.
     if let Err(error) = run_on_stderr(apt_get().arg("update")) {
         eprintln!("setup: {error:#}; going on with the lists that are there");
@@ -56,8 +74,8 @@ fn apt_get() -> Command {
     command
 }
 
-fn missing() -> Result<Vec<(&'static str, &'static str)>> {
-    let names = PACKAGES.iter().map(|(name, _)| name);
+fn missing(packages: Packages) -> Result<Vec<(&'static str, &'static str)>> {
+    let names = packages.iter().map(|(name, _)| name);
     // Its exit status is 1 when it doesn't know one of them: the list it prints is what counts.
     let Ok(output) = Command::new("dpkg-query")
         .args([
@@ -68,22 +86,23 @@ fn missing() -> Result<Vec<(&'static str, &'static str)>> {
         .args(names)
         .output()
     else {
-        let names: Vec<&str> = PACKAGES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = packages.iter().map(|(name, _)| *name).collect();
         bail!(
             "this is no Debian (no dpkg-query): what these packages bring must be there: {}",
             names.join(" ")
         );
     };
-    Ok(missing_from(&String::from_utf8_lossy(&output.stdout)))
+    let shown = String::from_utf8_lossy(&output.stdout);
+    Ok(missing_from(packages, &shown))
 }
 
-fn missing_from(dpkg_query: &str) -> Vec<(&'static str, &'static str)> {
+fn missing_from(packages: Packages, dpkg_query: &str) -> Vec<(&'static str, &'static str)> {
     let is_there = |name: &str| {
         dpkg_query
             .lines()
             .any(|line| line == format!("{name} installed"))
     };
-    PACKAGES
+    packages
         .iter()
         .copied()
         .filter(|(name, _)| !is_there(name))
@@ -96,14 +115,14 @@ mod tests {
 
     #[test]
     fn a_removed_package_with_its_configuration_left_is_missing() {
-        let all: String = PACKAGES
+        let all: String = NETWORK
             .iter()
             .map(|(name, _)| format!("{name} installed\n"))
             .collect();
-        assert!(missing_from(&all).is_empty());
+        assert!(missing_from(NETWORK, &all).is_empty());
         let removed = all.replace("tcpdump installed", "tcpdump config-files");
         assert_eq!(
-            missing_from(&removed)
+            missing_from(NETWORK, &removed)
                 .iter()
                 .map(|(name, _)| *name)
                 .collect::<Vec<_>>(),

@@ -3,19 +3,18 @@
 //! Whatever the source, the tree is unpacked beside its place and moved there when it is whole.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::apt::TemporaryApt;
 use super::components::rustup_may_install;
 use crate::workspace::{stdout, sysroot};
 
 const DEBIAN_VERSION: &str = "1.95.0+dfsg1-2~bpo13+1";
 const DEBIAN_SHA256: &str = "7b76db5b880a77f9e52975d2baa6209d2f76d2c9c2789515c3088cb960e2c83b";
 const DEBIAN_LIBRARY: &str = "./usr/src/rustc-1.95.0/library";
-const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE_VARIABLE: &str = "WEFT_RUST_SRC";
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -133,10 +132,8 @@ fn from_archive(archive: &Path, dest: &Path) -> Result<()> {
 /// Signature: apt's Debian keyring (InRelease); then a pinned sha256.
 fn from_debian(dest: &Path) -> Result<()> {
     let staging = Staging::beside(dest)?;
-    let apt = TemporaryApt::new(&staging.0.join("apt"))?;
-    apt.run(&["update"])?;
-    apt.run(&["download", &format!("rust-src={DEBIAN_VERSION}")])?;
-    let deb = apt.downloaded()?;
+    let apt = TemporaryApt::new(&staging.0.join("apt"), "trixie-backports")?;
+    let deb = apt.download(&format!("rust-src={DEBIAN_VERSION}"))?;
     let sum = stdout(Command::new("sha256sum").arg(&deb))?;
     if !sum.trim_start_matches('\\').starts_with(DEBIAN_SHA256) {
         bail!(
@@ -246,93 +243,6 @@ impl Drop for Staging {
         // What is left behind is in the way of nothing.
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// apt-get with a source list, lists and cache of its own.
-struct TemporaryApt {
-    folder: PathBuf,
-    options: Vec<OsString>,
-}
-
-impl TemporaryApt {
-    fn new(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder.join("lists/partial"))?;
-        std::fs::create_dir_all(folder.join("cache/archives/partial"))?;
-        let sources = folder.join("backports.sources");
-        let mirror = debian_mirror()?;
-        std::fs::write(
-            &sources,
-            format!(
-                "Types: deb\nURIs: {mirror}\nSuites: trixie-backports\nComponents: main\n\
-                 Signed-By: {DEBIAN_KEYRING}\n"
-            ),
-        )?;
-        let option = |name: &str, path: &Path| {
-            let mut option = OsString::from(format!("{name}="));
-            option.push(path);
-            option
-        };
-        let values = [
-            option("Dir::Etc::sourcelist", &sources),
-            "Dir::Etc::sourceparts=-".into(),
-            option("Dir::State::lists", &folder.join("lists")),
-            option("Dir::Cache", &folder.join("cache")),
-            "APT::Sandbox::User=root".into(),
-            "Acquire::Languages=none".into(),
-            "APT::Update::Error-Mode=any".into(),
-        ];
-        let options = values
-            .into_iter()
-            .flat_map(|value| ["-o".into(), value])
-            .collect();
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            options,
-        })
-    }
-
-    fn run(&self, args: &[&str]) -> Result<()> {
-        stdout(
-            Command::new("apt-get")
-                .arg("-q")
-                .args(&self.options)
-                .args(args)
-                .current_dir(&self.folder),
-        )
-        .map(drop)
-    }
-
-    fn downloaded(&self) -> Result<PathBuf> {
-        std::fs::read_dir(&self.folder)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .context("apt-get downloaded no package")
-    }
-}
-
-/// The mirror that apt is configured with for this Debian.
-fn debian_mirror() -> Result<String> {
-    let release = std::fs::read_to_string("/etc/os-release").context("no /etc/os-release")?;
-    let codename = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .context("/etc/os-release names no VERSION_CODENAME")?
-        .trim_matches('"');
-    let mirrors = stdout(
-        Command::new("apt-get")
-            .args([
-                "indextargets",
-                "--no-release-info",
-                "--format",
-                "$(REPO_URI)",
-                "Created-By: Packages",
-            ])
-            .arg(format!("Release: {codename}")),
-    )?;
-    let mirror = mirrors.lines().next();
-    Ok(mirror
-        .with_context(|| format!("apt has no Debian mirror configured for {codename}"))?
-        .to_string())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::flows::{Again, Decision};
 use std::collections::BTreeMap;
 use weft_common::flood::FloodList;
 use weft_common::frame::ETHERNET_LEN;
+use weft_common::peer::AddressBytes;
 use weft_common::slot::Output;
 use weft_common::{FlowKey, Headers, TunnelKey};
 use weft_datapath::{Datapath, FlowId};
@@ -20,7 +21,7 @@ pub struct Adoption {
     /// Flows that nobody has decided on again yet.
     pub(super) undecided: Vec<FlowId>,
     /// Underlay records by remote address, of hosts that weren't met yet.
-    pub(super) remote_hosts: BTreeMap<[u8; 4], u16>,
+    pub(super) remote_hosts: BTreeMap<AddressBytes, u16>,
     /// Flood lists by index, those that no domain has taken over.
     pub(super) flood_lists: BTreeMap<u32, FloodList>,
     is_running: bool,
@@ -48,7 +49,7 @@ impl<D: Datapath> Engine<D> {
             self.floods.indices.hold(*index);
         }
         for address in &earlier.own_addresses {
-            self.peers.earlier_own.insert((*address).into());
+            self.peers.earlier_own.insert(*address);
         }
         let (undecided, removed) = self.table.adopt(&mut self.datapath, &earlier, now);
         if !earlier.flows.is_empty() {

@@ -4,6 +4,7 @@
 use super::Engine;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use weft_common::limits::PORTS_MAX;
+use weft_common::peer::address_bytes;
 use weft_common::port::{PortKind, PortRecord};
 use weft_common::{DropReason, TunnelKey};
 use weft_datapath::kernel::INJECT_PREFIX;
@@ -127,7 +128,7 @@ impl<D: Datapath> Engine<D> {
             .peers
             .hosts
             .values()
-            .map(|remote| remote.address.octets())
+            .map(|remote| address_bytes(remote.address))
             .collect();
         if let Err(error) = self.datapath.keep_remote_hosts(&remotes) {
             tracing::error!(%error, "hosts of an earlier topology stay");

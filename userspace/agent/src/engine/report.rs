@@ -6,7 +6,8 @@ use super::ports::BoundPort;
 use super::underlay::ZONE;
 use std::collections::BTreeMap;
 use weft_api::{
-    DropInfo, FlowInfo, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status, StoreStatus,
+    DropInfo, FlowInfo, Health, HostState, MaskInfo, PeerInfo, PortInfo, PortState, Status,
+    StoreStatus,
 };
 use weft_common::slot::{Output, SET_MACS};
 use weft_common::{ABI_VERSION, DropReason, FlowKey, Slot, TunnelKey};
@@ -131,8 +132,17 @@ impl<D: Datapath> Engine<D> {
             egress_packets: counters.egress_packets,
             egress_bytes: counters.egress_bytes,
             drops: self.drops_of(port.id).into_values().sum(),
+            mtu: self.interface_mtu(port),
             problem,
         }
+    }
+
+    /// MTU of a port's interface, if that is on this host.
+    fn interface_mtu(&self, port: &Port) -> Option<u32> {
+        let binding = port.binding.as_ref();
+        let binding = binding.filter(|binding| binding.host == self.host)?;
+        let link = self.network.links.get(&binding.interface);
+        link.map(|link| link.mtu)
     }
 
     /// Drops by port and reason, of kernel and agent together.
@@ -258,6 +268,7 @@ impl<D: Datapath> Engine<D> {
             };
             PeerInfo {
                 host: self.host_name_of(*id),
+                reach: self.host_state(*id),
                 address: remote.address.to_string(),
                 state: state.to_owned(),
                 interface: path.and_then(|path| name(path.ifindex)),
@@ -325,7 +336,16 @@ impl<D: Datapath> Engine<D> {
                 ));
             }
         }
-        for peer in peers.iter().filter(|peer| peer.state != "resolved") {
+        problems.extend(self.peer_problems(peers));
+        problems
+    }
+
+    /// What probes say, and of the hosts of which they say nothing yet, what routes and neighbours do.
+    fn peer_problems(&self, peers: &[PeerInfo]) -> Vec<String> {
+        let hosts = self.report_hosts().into_iter();
+        let mut problems: Vec<String> = hosts.filter_map(|host| host.problem).collect();
+        let is_told = |peer: &PeerInfo| peer.reach == HostState::Down || peer.state == "resolved";
+        for peer in peers.iter().filter(|peer| !is_told(peer)) {
             problems.push(format!(
                 "host {} ({}) is {}",
                 peer.host, peer.address, peer.state

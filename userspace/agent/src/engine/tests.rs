@@ -5,6 +5,7 @@
 //! and the store's part played by hand.
 
 mod adoption;
+mod advertisements;
 mod audit;
 mod choices;
 mod floods;
@@ -12,15 +13,15 @@ mod learning;
 mod misses;
 mod next_hops;
 mod ports;
+mod probes;
 mod recorder;
-mod refusals;
 mod reports;
 mod revalidation;
 mod underlay;
 
-use super::{Engine, EngineConfig, Message};
+use super::{Engine, EngineConfig, Message, TunnelOptions};
 use recorder::Recorder;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,7 +39,7 @@ use weft_vnet::{
 };
 
 /// Underlay address of the remote host.
-const H2: Ipv4Addr = Ipv4Addr::new(172, 30, 2, 1);
+const H2: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 30, 2, 1));
 /// MAC of the gateway towards it.
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 1, 1];
 /// A MAC that no port declares.
@@ -53,7 +54,7 @@ struct Rig {
     activity: Activity,
     network: HostNetwork,
     updates: mpsc::UnboundedReceiver<StateUpdate>,
-    _remotes: watch::Receiver<Vec<Ipv4Addr>>,
+    _remotes: watch::Receiver<Vec<IpAddr>>,
     next: u128,
 }
 
@@ -110,6 +111,7 @@ impl Rig {
         let config = EngineConfig {
             host: "h1".into(),
             underlay_interfaces: vec!["eth1".into()],
+            tunnel_options: TunnelOptions::default(),
             flows_max,
             flow_idle_secs: None,
         };
@@ -141,7 +143,7 @@ impl Rig {
         };
         rig.put(Object::Tenant(tenant));
         rig.put(Object::TunnelZone(zone));
-        for (name, address) in [("h1", Ipv4Addr::new(172, 30, 1, 1)), ("h2", H2)] {
+        for (name, address) in [("h1", IpAddr::from([172, 30, 1, 1])), ("h2", H2)] {
             let host = Host {
                 id: HostId(rig.uuid()),
                 name: name.into(),
@@ -424,11 +426,11 @@ fn owned(owner: &str, entry: &StateEntry) -> OwnedState {
     }
 }
 
-fn path_to(remote: Ipv4Addr) -> Path {
+fn path_to(remote: IpAddr) -> Path {
     Path {
         remote,
         ifindex: 2,
-        next_hop: Ipv4Addr::new(172, 30, 1, 254),
+        next_hop: [172, 30, 1, 254].into(),
         next_hop_mac: Some(GATEWAY),
         source_mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,

@@ -2,7 +2,7 @@
 //! of a real one.
 
 use super::Engine;
-use weft_api::{TraceEgress, TraceRequest, TraceResponse, TraceStep};
+use weft_api::{HostState, TraceEgress, TraceRequest, TraceResponse, TraceStep};
 use weft_common::slot::Output;
 use weft_common::{DropReason, Slot, TunnelKey};
 use weft_datapath::Datapath;
@@ -127,20 +127,14 @@ impl<D: Datapath> Engine<D> {
                     None,
                 )
             }
-            Verdict::Drop { reason, cause } | Verdict::Refuse { reason, cause } => {
+            Verdict::Drop { reason, cause } => {
                 let cause = cause.map(|cause| cause.describe(&self.snapshot));
                 let by = cause
                     .as_ref()
                     .map(|cause| format!(" by {cause}"))
                     .unwrap_or_default();
-                let is_told = matches!(outcome.verdict, Verdict::Refuse { .. });
-                let told = if is_told && !outcome.emit.is_empty() {
-                    "; the sender is told"
-                } else {
-                    ""
-                };
                 let text = format!(
-                    "dropped{by}: {} ({}){told}",
+                    "dropped{by}: {} ({})",
                     reason.explanation().trim(),
                     reason.name()
                 );
@@ -215,6 +209,14 @@ impl<D: Datapath> Engine<D> {
                     .into_iter()
                     .find(|peer| peer.host == self.host_name_of(host));
                 match peer {
+                    Some(peer) if peer.reach == HostState::Down => {
+                        let hosts = self.report_hosts().into_iter();
+                        obstacles.extend(
+                            hosts
+                                .filter(|it| it.host == peer.host)
+                                .find_map(|it| it.problem),
+                        );
+                    }
                     Some(peer) if peer.state == "resolved" => {}
                     Some(peer) => obstacles.push(format!(
                         "host {} ({}) is {}",

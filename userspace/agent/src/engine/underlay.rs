@@ -3,10 +3,13 @@
 use super::Engine;
 use super::indices::Indices;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use weft_common::ecn::ECN_MASK;
 use weft_common::limits::{PEERS_MAX, SLOT_GRACE_SECS};
-use weft_common::peer::{PEER_RESOLVED, PEER_VALID, PeerRecord};
-use weft_common::tunnel::ENCAP_LEN;
+use weft_common::peer::{
+    AddressBytes, PEER_IPV6, PEER_RESOLVED, PEER_VALID, PeerRecord, address_bytes,
+};
+use weft_common::tunnel::{ENCAP_LEN_V4, ENCAP_LEN_V6};
 use weft_datapath::Datapath;
 use weft_datapath::network::Path;
 use weft_vnet::{HostId, Peer, Tag};
@@ -20,7 +23,7 @@ pub struct RemoteHost {
     /// Index of its underlay record.
     pub index: u16,
     /// Its underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// What the kernel's record holds.
     record: PeerRecord,
 }
@@ -29,9 +32,9 @@ pub struct RemoteHost {
 pub struct Peers {
     /// By id.
     pub hosts: BTreeMap<HostId, RemoteHost>,
-    own_address: Option<Ipv4Addr>,
+    own_address: Option<IpAddr>,
     /// Own addresses of an earlier agent.
-    pub(super) earlier_own: BTreeSet<Ipv4Addr>,
+    pub(super) earlier_own: BTreeSet<AddressBytes>,
     pub(super) indices: Indices,
     /// Given up at that second, oldest first: flows of the kernel may still go by them.
     retired: VecDeque<(u64, u16)>,
@@ -90,7 +93,7 @@ impl<D: Datapath> Engine<D> {
     /// Has the host's network looked at for ways to the topology's hosts. Returns whether the last look was
     /// for all of them.
     pub(super) fn ask_for_paths(&self) -> bool {
-        let addresses: Vec<Ipv4Addr> = self.remote_addresses().into_values().collect();
+        let addresses: Vec<IpAddr> = self.remote_addresses().into_values().collect();
         let asked = &self.network.asked;
         let is_whole = addresses.iter().all(|address| asked.contains(address));
         self.remotes.send_if_modified(|remotes| {
@@ -101,7 +104,7 @@ impl<D: Datapath> Engine<D> {
         is_whole
     }
 
-    fn remote_addresses(&self) -> BTreeMap<HostId, Ipv4Addr> {
+    fn remote_addresses(&self) -> BTreeMap<HostId, IpAddr> {
         let hosts = self.snapshot.model().hosts.values();
         hosts
             .filter(|host| host.id != self.host)
@@ -131,20 +134,21 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    fn set_own_address(&mut self, own: Option<Ipv4Addr>) {
+    fn set_own_address(&mut self, own: Option<IpAddr>) {
         for address in std::mem::take(&mut self.peers.earlier_own) {
-            if Some(address) != own
-                && let Err(error) = self.datapath.set_own_address(address.octets(), false)
+            if Some(address) != own.map(address_bytes)
+                && let Err(error) = self.datapath.set_own_address(address, false)
             {
-                tracing::error!(%error, %address, "an earlier own address stays");
+                tracing::error!(%error, "an earlier own address stays");
             }
         }
         let old = self.peers.own_address;
         if old == own {
             return;
         }
-        let removed = old.map(|address| self.datapath.set_own_address(address.octets(), false));
-        let added = own.map(|address| self.datapath.set_own_address(address.octets(), true));
+        let removed =
+            old.map(|address| self.datapath.set_own_address(address_bytes(address), false));
+        let added = own.map(|address| self.datapath.set_own_address(address_bytes(address), true));
         for error in [removed, added]
             .into_iter()
             .flatten()
@@ -155,19 +159,22 @@ impl<D: Datapath> Engine<D> {
         self.peers.own_address = own;
     }
 
-    fn add_peer(&mut self, id: HostId, address: Ipv4Addr) {
+    fn add_peer(&mut self, id: HostId, address: IpAddr) {
         if self.peers.hosts.contains_key(&id) {
             return;
         }
         // Flows of an earlier agent go by the number that it gave this host.
-        let earlier = self.adoption.remote_hosts.remove(&address.octets());
+        let earlier = self.adoption.remote_hosts.remove(&address_bytes(address));
         let earlier = earlier.filter(|index| self.peers.indices.claim(u32::from(*index)));
         let index = earlier.or_else(|| self.peers.indices.allocate().map(|index| index as u16));
         let Some(index) = index else {
             tracing::error!(host = %id, limit = PEERS_MAX, "too many hosts: this one is not reached");
             return;
         };
-        if let Err(error) = self.datapath.set_remote_host(address.octets(), Some(index)) {
+        if let Err(error) = self
+            .datapath
+            .set_remote_host(address_bytes(address), Some(index))
+        {
             tracing::error!(%error, host = %id, "a remote host could not be written");
         }
         self.peers.hosts.insert(
@@ -184,7 +191,9 @@ impl<D: Datapath> Engine<D> {
         let Some(remote) = self.peers.hosts.remove(&id) else {
             return;
         };
-        let removed = self.datapath.set_remote_host(remote.address.octets(), None);
+        let removed = self
+            .datapath
+            .set_remote_host(address_bytes(remote.address), None);
         let cleared = self
             .datapath
             .write_peer(remote.index, &PeerRecord::default());
@@ -198,15 +207,17 @@ impl<D: Datapath> Engine<D> {
     }
 
     /// Writes the record when the way to the host changed; flows only notice when it came, went or resized.
-    fn refresh_peer(&mut self, id: HostId, own: Option<Ipv4Addr>, dirty: &mut BTreeSet<Tag>) {
+    fn refresh_peer(&mut self, id: HostId, own: Option<IpAddr>, dirty: &mut BTreeSet<Tag>) {
         let Some(remote) = self.peers.hosts.get_mut(&id) else {
             return;
         };
         let path = self.network.paths.get(&remote.address);
-        let record = match (own, path) {
-            (Some(own), Some(path)) => record_of(own, path),
+        let limit = self.probes.mtu_limit(id).unwrap_or(u16::MAX);
+        let mut record = match (own, path) {
+            (Some(own), Some(path)) => record_of(own, path, self.tunnel_options),
             _ => PeerRecord::default(),
         };
+        record.mtu = record.mtu.min(limit);
         if record != remote.record {
             if let Err(error) = self.datapath.write_peer(remote.index, &record) {
                 tracing::error!(%error, host = %id, "an underlay record could not be written");
@@ -214,10 +225,9 @@ impl<D: Datapath> Engine<D> {
             }
             remote.record = record;
         }
-        let inner_mtu = record.mtu.saturating_sub(ENCAP_LEN as u16);
         let peer = (record.flags & PEER_VALID != 0).then_some(Peer {
             index: remote.index,
-            mtu: inner_mtu,
+            mtu: inner_mtu(record.mtu, remote.address),
         });
         if self.placement.peers.get(&id).copied() != peer {
             match peer {
@@ -229,27 +239,62 @@ impl<D: Datapath> Engine<D> {
     }
 }
 
-/// The outer header for a path.
-fn record_of(own: Ipv4Addr, path: &Path) -> PeerRecord {
-    let (src, dst) = (own.octets(), path.remote.octets());
-    let resolved = if path.next_hop_mac.is_some() {
-        PEER_RESOLVED
-    } else {
-        0
+/// How packets are put into tunnels, as the configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelOptions {
+    /// The inner DSCP is copied to the outer header (RFC 2983, the uniform model); else that is 0.
+    pub copy_dscp: bool,
+    /// The MSS of TCP is lowered to what the tunnel carries.
+    pub clamp_mss: bool,
+}
+
+/// Bytes of inner IP that fit into `mtu` bytes of outer IP: the inner Ethernet header goes along.
+fn inner_mtu(mtu: u16, remote: IpAddr) -> u16 {
+    let overhead = match remote {
+        IpAddr::V4(_) => ENCAP_LEN_V4,
+        IpAddr::V6(_) => ENCAP_LEN_V6,
     };
+    mtu.saturating_sub(overhead as u16)
+}
+
+/// The outer header for a path; none to a host of the other family.
+fn record_of(own: IpAddr, path: &Path, options: TunnelOptions) -> PeerRecord {
+    if own.is_ipv6() != path.remote.is_ipv6() {
+        return PeerRecord::default();
+    }
+    let mut flags = PEER_VALID;
+    if path.next_hop_mac.is_some() {
+        flags |= PEER_RESOLVED;
+    }
+    let checksum_base = match (own, path.remote) {
+        (IpAddr::V4(own), IpAddr::V4(remote)) => checksum_base(own.octets(), remote.octets()),
+        _ => {
+            flags |= PEER_IPV6;
+            0
+        }
+    };
+    let mtu = path.mtu.min(u32::from(u16::MAX)) as u16;
     PeerRecord {
         ifindex: path.ifindex,
-        mtu: path.mtu.min(u32::from(u16::MAX)) as u16,
-        flags: PEER_VALID | resolved,
-        checksum_base: checksum_base(src, dst),
-        src,
-        dst,
+        mtu,
+        flags,
+        checksum_base,
+        clamp_mtu: if options.clamp_mss {
+            inner_mtu(mtu, path.remote)
+        } else {
+            0
+        },
+        tos_mask: if options.copy_dscp { 0xff } else { ECN_MASK },
+        spare: 0,
+        src: address_bytes(own),
+        dst: address_bytes(path.remote),
         dst_mac: path.next_hop_mac.unwrap_or_default(),
         src_mac: path.source_mac,
+        spare_end: [0; 4],
     }
 }
 
-/// Sum of the words of an outer IPv4 header whose length and checksum are 0 (RFC 1071): version and TOS, don't
+/// Sum of the words of an outer IPv4 header whose length and checksum are 0 (RFC 1071): version, don't
 /// fragment, TTL 64 with GRE, addresses.
 fn checksum_base(src: [u8; 4], dst: [u8; 4]) -> u32 {
     let [a, b, c, d] = src;

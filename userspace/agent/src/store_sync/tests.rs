@@ -182,6 +182,7 @@ async fn a_host_that_restarts_takes_nothing_back_that_is_still_so() {
     let config = EngineConfig {
         host: "h1".into(),
         underlay_interfaces: Vec::new(),
+        tunnel_options: Default::default(),
         flows_max: None,
         flow_idle_secs: None,
     };

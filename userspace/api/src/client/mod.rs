@@ -27,7 +27,9 @@ use weft_vnet::{Kind, Object, Operation};
 pub use endpoint::{Endpoint, EndpointError, PORT_DEFAULT};
 pub use error::ClientError;
 
-use crate::agent::{DropInfo, FlowInfo, MaskInfo, PortInfo, Status, TraceRequest, TraceResponse};
+use crate::agent::{
+    DropInfo, FlowInfo, HostInfo, MaskInfo, PortInfo, Status, TraceRequest, TraceResponse,
+};
 use crate::kinds::collection;
 use crate::problem::Problem;
 use crate::types::{Committed, Contents, Event, StateUpdate, Transaction};
@@ -176,6 +178,11 @@ impl Client {
     /// `GET /v1/ports/activity`.
     pub async fn port_activity(&self) -> Result<Vec<PortInfo>, ClientError> {
         self.get("/v1/ports/activity").await
+    }
+
+    /// `GET /v1/hosts/activity`.
+    pub async fn host_activity(&self) -> Result<Vec<HostInfo>, ClientError> {
+        self.get("/v1/hosts/activity").await
     }
 
     /// `GET /v1/drops`.

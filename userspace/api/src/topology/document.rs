@@ -4,7 +4,7 @@
 
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use weft_vnet::model::ROUTE_WEIGHT_DEFAULT;
 use weft_vnet::{Encapsulation, Mac, PortAddress, Route, RouteAction};
@@ -162,7 +162,7 @@ pub struct ZoneAddress {
     /// Name of the zone.
     pub zone: Spanned<String>,
     /// The address.
-    pub address: Spanned<Ipv4Addr>,
+    pub address: Spanned<IpAddr>,
 }
 
 impl TopologyFile {
@@ -568,7 +568,7 @@ fn host(reader: &mut Reader<'_>, name: Spanned<String>, node: &Node) -> Option<H
         }
         let mut zones = Vec::new();
         for (zone, node) in reader.named(node, "underlay addresses") {
-            let address = reader.ipv4(node, "an underlay");
+            let address = reader.parsed(node, "an IP address like 172.30.1.1 or fd30:1::1");
             zones.extend(address.map(|address| ZoneAddress { zone, address }));
         }
         Some(Spanned::new(zones, node.span))

@@ -1,7 +1,6 @@
 //! Reads typed values out of YAML nodes and collects every mistake on the way, so that one run
 //! tells a person all that is wrong. A `None` from here means: reported, go on with the rest.
 
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -240,18 +239,6 @@ impl<'s> Reader<'s> {
             return self.expected(node, &expected);
         }
         Some(prefix)
-    }
-
-    /// An IPv4 address; an IPv6 one is refused as not supported yet.
-    pub(crate) fn ipv4(&mut self, node: &Node, what: &str) -> Option<Spanned<std::net::Ipv4Addr>> {
-        let address: Spanned<IpAddr> = self.parsed(node, "an IPv4 address like 10.0.1.11")?;
-        match address.value {
-            IpAddr::V4(v4) => Some(Spanned::new(v4, node.span)),
-            IpAddr::V6(v6) => {
-                self.later(node.span, &format!("{what} over IPv6 (`{v6}`)"));
-                None
-            }
-        }
     }
 }
 

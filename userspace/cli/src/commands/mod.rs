@@ -2,6 +2,8 @@
 
 pub mod apply;
 pub mod change;
+pub mod doctor;
+pub mod hosts;
 pub mod objects;
 pub mod observe;
 pub mod trace;

@@ -548,3 +548,26 @@ fn a_token_is_read_from_its_file() {
         ran.err
     );
 }
+
+#[test]
+fn hosts_are_shown_with_what_probes_say() {
+    let server = Server::start();
+    let text = ok(&server, &["hosts"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("HOST  ADDRESS"), "{text}");
+    let h2: Vec<&str> = lines[2].split_whitespace().collect();
+    assert_eq!(
+        h2.join(" "),
+        "h2 172.30.2.1 degraded 2000-02-29T00:00:00Z 0.098/1.250/20.003 ms 11 % of 60 1400 (not 1600) \
+         0.1.0, silent for 1 min 15 s"
+    );
+    assert_eq!(
+        lines[4],
+        "host h2: of packets up to 1600 bytes only those up to 1400 come through"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(&server, &["hosts", "-o", "json"])).unwrap();
+    assert_eq!(json[1]["state"], "degraded");
+    assert_eq!(json[1]["rtt_avg_us"], 1250);
+    assert_eq!(json[2]["agent"]["heard_secs_ago"], 1);
+}

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use weft_api::agent::{
-    DropInfo, FlowInfo, FlowsQuery, Health, MaskInfo, PeerInfo, PortInfo, PortState, Status,
-    TraceEgress, TraceRequest, TraceResponse, TraceStep,
+    AgentHeard, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo, HostState, MaskInfo, PeerInfo,
+    PortInfo, PortState, Status, TraceEgress, TraceRequest, TraceResponse, TraceStep,
 };
 use weft_api::problem::Problem;
 use weft_store::server::{ProblemResponse, routes};
@@ -119,6 +119,7 @@ fn agent() -> Router {
     let asked = Arc::new(AtomicU64::new(0));
     Router::new()
         .route("/v1/ports/activity", get(async || Json(ports())))
+        .route("/v1/hosts/activity", get(async || Json(hosts())))
         .route("/v1/flows", get(flows))
         .route("/v1/drops", get(move || drops(Arc::clone(&asked))))
         .route("/v1/status", get(async || Json(status())))
@@ -195,6 +196,46 @@ async fn drops(asked: Arc<AtomicU64>) -> Json<Vec<DropInfo>> {
     Json(vec![drop("no_route", 4), drop("rising", rising)])
 }
 
+fn hosts() -> Vec<HostInfo> {
+    let host = |name: &str, state| HostInfo {
+        host: name.into(),
+        address: Some("172.30.2.1".into()),
+        state,
+        since_unix_secs: Some(951_782_400),
+        ..HostInfo::default()
+    };
+    let agent = |heard_secs_ago, clock_offset_ms| AgentHeard {
+        version: "0.1.0".into(),
+        abi: 2,
+        heard_secs_ago,
+        clock_offset_ms,
+    };
+    vec![
+        host("h1", HostState::Local),
+        HostInfo {
+            probes: 60,
+            lost: 7,
+            loss_percent: 11,
+            rtt_min_us: Some(98),
+            rtt_avg_us: Some(1250),
+            rtt_last_us: Some(20_003),
+            mtu: Some(1600),
+            mtu_carried: Some(1400),
+            mtu_limit: Some(1400),
+            agent: Some(agent(75, 0)),
+            problem: Some(
+                "host h2: of packets up to 1600 bytes only those up to 1400 come through".into(),
+            ),
+            ..host("h2", HostState::Degraded)
+        },
+        HostInfo {
+            mtu: Some(1500),
+            agent: Some(agent(1, 0)),
+            ..host("h3", HostState::Up)
+        },
+    ]
+}
+
 fn status() -> Status {
     Status {
         host: "h1".into(),
@@ -207,6 +248,7 @@ fn status() -> Status {
             interface: Some("eth0".into()),
             gateway_mac: Some("02:00:00:00:00:01".into()),
             mtu: Some(1500),
+            reach: HostState::Up,
         }],
         ..Status::default()
     }

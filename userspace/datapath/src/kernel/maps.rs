@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use weft_common::flood::FloodList;
 use weft_common::limits::INTERFACES_MAX;
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PeerRecord, place};
 use weft_common::port::InterfaceRecord;
 use weft_common::{FlowKey, PortRecord, SlotRef};
 use zerocopy::{FromBytes, IntoBytes};
@@ -44,10 +44,11 @@ pub struct Maps {
     pub(super) masks_v6: Array<MapData, [u8; 64]>,
     pub(super) megaflows_v4: HashMap<MapData, [u8; 32], [u8; 8]>,
     pub(super) megaflows_v6: HashMap<MapData, [u8; 64], [u8; 8]>,
-    peers: Bytes<PeerRecord, 32>,
+    peers: Bytes<PeerRecord, 64>,
+    peer_versions: Array<MapData, u32>,
     pub(super) flood_lists: Bytes<FloodList, { size_of::<FloodList>() }>,
-    pub(super) own_addresses: HashMap<MapData, [u8; 4], u32>,
-    pub(super) remote_hosts: HashMap<MapData, [u8; 4], u32>,
+    pub(super) own_addresses: HashMap<MapData, AddressBytes, u32>,
+    pub(super) remote_hosts: HashMap<MapData, AddressBytes, u32>,
     misses: MapData,
     pub counters: Counters,
 }
@@ -76,6 +77,7 @@ impl Maps {
             megaflows_v4: typed(programs, "megaflows_v4")?,
             megaflows_v6: typed(programs, "megaflows_v6")?,
             peers: typed(programs, "peers")?,
+            peer_versions: typed(programs, "peer_versions")?,
             flood_lists: typed(programs, "flood_lists")?,
             own_addresses: typed(programs, "own_addresses")?,
             remote_hosts: typed(programs, "remote_hosts")?,
@@ -176,10 +178,16 @@ impl Maps {
         }
     }
 
+    /// Writes the record beside the one that holds, then makes it the one that holds: readers see either.
     pub fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
+        let index = u32::from(index);
+        let versions = |error: MapError| Error::map("peer_versions", &error);
+        let version = self.peer_versions.get(&index, 0).map_err(versions)?;
+        let next = version.wrapping_add(1);
         self.peers
-            .set(u32::from(index), Record::of(peer), 0)
-            .map_err(|error| Error::map("peers", &error))
+            .set(place(index, next), Record::of(peer), 0)
+            .map_err(|error| Error::map("peers", &error))?;
+        self.peer_versions.set(index, next, 0).map_err(versions)
     }
 
     pub fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
@@ -188,7 +196,11 @@ impl Maps {
             .map_err(|error| Error::map("flood_lists", &error))
     }
 
-    pub fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+    pub fn set_remote_host(
+        &mut self,
+        address: AddressBytes,
+        peer: Option<u16>,
+    ) -> Result<(), Error> {
         match peer {
             Some(peer) => insert(
                 "remote_hosts",
@@ -200,15 +212,15 @@ impl Maps {
         }
     }
 
-    pub fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
-        let found: Vec<[u8; 4]> = self.remote_hosts.keys().flatten().collect();
+    pub fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error> {
+        let found: Vec<AddressBytes> = self.remote_hosts.keys().flatten().collect();
         found
             .into_iter()
             .filter(|address| !keep.contains(address))
             .try_for_each(|address| self.set_remote_host(address, None))
     }
 
-    pub fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+    pub fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error> {
         if present {
             insert("own_addresses", &mut self.own_addresses, address, 1)
         } else {

@@ -175,7 +175,7 @@ fn references(draft: &mut Draft<'_>, model: &Model) {
 }
 
 fn hosts(draft: &mut Draft<'_>, model: &Model) {
-    let mut unique: Unique<(&str, Ipv4Addr)> = Unique::new("", "the underlay address is taken");
+    let mut unique: Unique<(&str, IpAddr)> = Unique::new("", "the underlay address is taken");
     let zones: HashMap<&str, Uuid> = model
         .zones
         .values()
@@ -192,7 +192,7 @@ fn hosts(draft: &mut Draft<'_>, model: &Model) {
                 );
                 draft.refuse_at(key, pointer.clone(), message);
             }
-            if !is_unicast(address.into()) {
+            if !is_underlay(address) {
                 let message = format!("{address} can't be the address of a host");
                 draft.refuse_at(key, pointer.clone(), message);
             }
@@ -200,6 +200,15 @@ fn hosts(draft: &mut Draft<'_>, model: &Model) {
             unique.see(draft, (zone, address), key, &format!("host {}", host.name));
         }
     }
+}
+
+/// Whether a host can have this address in the network between hosts. Link-local ones would need an interface.
+fn is_underlay(address: IpAddr) -> bool {
+    let is_elsewhere = matches!(
+        address,
+        IpAddr::V6(it) if it.is_unicast_link_local() || it.to_ipv4_mapped().is_some()
+    );
+    is_unicast(address) && !is_elsewhere
 }
 
 /// RFC 6901, section 3.

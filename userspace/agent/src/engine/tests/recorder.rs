@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use weft_common::flood::FloodList;
-use weft_common::peer::PeerRecord;
+use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 use weft_datapath::{
@@ -116,15 +116,15 @@ impl Datapath for Recorder {
         self.fake.write_peer(index, peer)
     }
 
-    fn set_remote_host(&mut self, address: [u8; 4], peer: Option<u16>) -> Result<(), Error> {
+    fn set_remote_host(&mut self, address: AddressBytes, peer: Option<u16>) -> Result<(), Error> {
         self.fake.set_remote_host(address, peer)
     }
 
-    fn keep_remote_hosts(&mut self, keep: &BTreeSet<[u8; 4]>) -> Result<(), Error> {
+    fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error> {
         self.fake.keep_remote_hosts(keep)
     }
 
-    fn set_own_address(&mut self, address: [u8; 4], present: bool) -> Result<(), Error> {
+    fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error> {
         self.fake.set_own_address(address, present)
     }
 

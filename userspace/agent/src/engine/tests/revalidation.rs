@@ -119,3 +119,32 @@ fn a_flow_under_another_mask_is_removed() {
     let blackhole = DropReason::BlackholeRoute as u8;
     assert_eq!(reason(rig.forward("web/near", &high)), blackhole);
 }
+
+#[test]
+fn a_change_decides_again_only_what_it_concerns() {
+    let mut rig = Rig::new();
+    let (near, far) = (rig.mac("web/near"), rig.mac("web/far"));
+    // Ten floods that nobody's port decides, one flow to a port, one over the router.
+    for last in 0..10 {
+        rig.send("web/near", &rig.raw(near, Mac([2, 7, 7, 7, 7, last]), 1));
+    }
+    rig.send("web/near", &rig.raw(near, far, 1));
+    let routed = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.2.11");
+    rig.send("web/near", &routed);
+    assert_eq!(rig.engine.table.len(), 12);
+    let decided = |rig: &mut Rig, change: &mut dyn FnMut(&mut Rig)| {
+        let before = rig.engine.redecided;
+        change(rig);
+        rig.topology();
+        rig.engine.redecided - before
+    };
+    let moved = decided(&mut rig, &mut |rig| rig.live_on_h2("web/far", key(9, 3)));
+    // A flood goes to that port, too; the routed flow has nothing to do with it.
+    assert_eq!(moved, 11);
+    let routes = &mut |rig: &mut Rig| rig.route("198.51.100.0/24", RouteAction::Blackhole);
+    assert_eq!(decided(&mut rig, routes), 1);
+    let renamed = &mut |rig: &mut Rig| rig.change("web/near", |port| port.name = "other".into());
+    assert_eq!(decided(&mut rig, renamed), 0);
+    let elsewhere = &mut |rig: &mut Rig| rig.live_on_h2("lab/far", key(21, 1));
+    assert_eq!(decided(&mut rig, elsewhere), 0);
+}

@@ -1,14 +1,78 @@
 //! Remote hosts: what moves below the tunnels, and what flows notice of it.
 
 use super::*;
-use weft_common::peer::{PEER_RESOLVED, PEER_VALID};
+use weft_common::ecn::ECN_MASK;
+use weft_common::peer::{PEER_IPV6, PEER_RESOLVED, PEER_VALID, PeerRecord, address_bytes};
 use weft_common::slot::Output;
 
 impl Rig {
-    fn peer(&mut self) -> weft_common::peer::PeerRecord {
+    fn peer(&mut self) -> PeerRecord {
         let index = self.engine.peers.hosts[&self.host("h2")].index;
         self.datapath().fake.peers[&index]
     }
+}
+
+/// Gives both hosts other addresses, and the way between them.
+fn move_hosts(rig: &mut Rig, own: IpAddr, remote: IpAddr) {
+    for (name, address) in [("h1", own), ("h2", remote)] {
+        let mut host = Host::clone(&rig.model.hosts[&rig.host(name)]);
+        host.zones.insert("default".into(), address);
+        rig.put(Object::Host(host));
+    }
+    rig.network.paths.insert(remote, path_to(remote));
+    rig.network.asked.push(remote);
+    rig.look();
+    rig.topology();
+}
+
+#[test]
+fn an_ipv6_underlay_has_longer_headers() {
+    let mut rig = Rig::new();
+    let (own, remote) = ("fd30:1::1".parse().unwrap(), "fd30:2::1".parse().unwrap());
+    move_hosts(&mut rig, own, remote);
+    let record = rig.peer();
+    assert_eq!(record.flags, PEER_VALID | PEER_RESOLVED | PEER_IPV6);
+    assert_eq!(
+        (record.src, record.dst),
+        (address_bytes(own), address_bytes(remote))
+    );
+    let frame = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.1.12");
+    rig.send("web/near", &frame);
+    // 40 of IPv6, 8 of GRE, 14 of Ethernet.
+    assert_eq!(rig.forward("web/near", &frame).unwrap().mtu, 1500 - 62);
+    assert!(
+        rig.datapath()
+            .fake
+            .own_addresses
+            .contains(&address_bytes(own))
+    );
+}
+
+#[test]
+fn a_host_of_the_other_family_is_not_reached() {
+    let mut rig = Rig::new();
+    move_hosts(
+        &mut rig,
+        [172, 30, 1, 1].into(),
+        "fd30:2::1".parse().unwrap(),
+    );
+    let mut records = rig.datapath().fake.peers.values();
+    assert!(records.all(|record| record.flags & PEER_VALID == 0));
+}
+
+#[test]
+fn the_configuration_says_what_is_copied_and_clamped() {
+    let mut rig = Rig::new();
+    assert_eq!((rig.peer().tos_mask, rig.peer().clamp_mtu), (ECN_MASK, 0));
+    rig.engine.tunnel_options = TunnelOptions {
+        copy_dscp: true,
+        clamp_mss: true,
+    };
+    rig.look();
+    assert_eq!(
+        (rig.peer().tos_mask, rig.peer().clamp_mtu),
+        (0xff, 1500 - 42)
+    );
 }
 
 #[test]
@@ -72,7 +136,7 @@ fn a_host_with_another_address_is_another_record() {
     let frame = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.1.12");
     rig.send("web/near", &frame);
     let before = rig.forward("web/near", &frame).unwrap().peer;
-    let moved = Ipv4Addr::new(172, 30, 3, 1);
+    let moved = IpAddr::from([172, 30, 3, 1]);
     let mut host = Host::clone(&rig.model.hosts[&rig.host("h2")]);
     host.zones.insert("default".into(), moved);
     rig.put(Object::Host(host));
@@ -81,7 +145,7 @@ fn a_host_with_another_address_is_another_record() {
     rig.look();
     rig.topology();
     let hosts = &rig.datapath().fake.remote_hosts;
-    assert_eq!(hosts.keys().collect::<Vec<_>>(), [&moved.octets()]);
+    assert_eq!(hosts.keys().collect::<Vec<_>>(), [&address_bytes(moved)]);
     let after = rig.forward("web/near", &frame).unwrap();
     assert_eq!(after.output, Output::Tunnel as u8);
     // A packet that still goes by the old slot must not reach whoever comes next.

@@ -1,0 +1,3 @@
+//! A small, slow and independent opinion of what Weft must do with a packet, for the differential tests.
+
+pub mod headers;

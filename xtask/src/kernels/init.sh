@@ -1,0 +1,30 @@
+#!/bin/busybox sh
+# The first process on a kernel under test: mounts, loads modules, runs the suites, powers off. What it prints goes to
+# the serial console; lines that begin with "weft-kernels:" are read by `cargo xtask test kernels`.
+export PATH=/bin:/busybox HOME=/tmp
+/bin/busybox --install -s /busybox
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tmpfs none /run
+mount -t tmpfs none /tmp
+while read -r module; do
+    insmod "/modules/$module"
+done < /modules/order
+ip link set lo up
+
+suite() {
+    name=$1
+    shift
+    echo "weft-kernels: begin $name"
+    "$@"
+    echo "weft-kernels: end $name $? at $(cut -d ' ' -f 1 /proc/uptime) s"
+}
+
+export WEFTD_BIN=/bin/weftd WEFT_BIN=/bin/weft WEFT_TEST_TIMEOUT_FACTOR=10 RUST_BACKTRACE=0
+suite bpf bpf --test-threads 1 --show-output
+suite contract contract --test-threads 1
+# shellcheck disable=SC2046
+suite net net --test-threads 3 --exact $(cat /scenarios)
+echo "weft-kernels: done"
+poweroff -f
