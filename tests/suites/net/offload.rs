@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
+use weft_tests::harness::network::WORKLOAD_INTERFACE;
 use weft_tests::harness::packet::Transport;
-use weft_tests::harness::{Builder, Capture, Iperf, Load, Run, Topology, wait};
+use weft_tests::harness::packet::{Echo, GRE_ETHERNET, Gre};
+use weft_tests::harness::socket::PacketSocket;
+use weft_tests::harness::{Builder, Capture, Iperf, Load, Network, Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
 /// Frames arrive within 1 ms, and 50 ms on a busy machine.
@@ -108,4 +111,107 @@ fn senders_are_told_what_a_narrow_underlay_carries(run: &mut Run) -> Result<()> 
     }
     ensure!(told[0].seen() >= 2, "nobody told web-1: {:?}", told[0]);
     Ok(())
+}
+
+/// With `mss_clamp = true` both ends of a connection learn what the tunnel carries from each other's SYN.
+#[scenario]
+fn a_clamped_mss_fits_the_tunnel_both_ways(run: &mut Run) -> Result<()> {
+    const BYTES: u64 = 4 << 20;
+    let net = run.hosts_without_agents(Underlay::Routed, 2)?;
+    for name in ["h1", "h2"] {
+        let host = net.host(name)?;
+        let config = std::fs::read_to_string(host.config_path())?;
+        let line = "[underlay]\n";
+        host.write_config(&config.replace(line, &format!("{line}mss_clamp = true\n")))?;
+        let narrow = format!("link set {UNDERLAY_INTERFACE} mtu 1500");
+        host.namespace().ip(&[narrow])?;
+        net.middle().ip(&[format!("link set {name} mtu 1500")])?;
+    }
+    net.start_agents()?;
+    net.apply(&topology())?;
+    let mut captures = Vec::new();
+    for name in ["web-1", "web-2"] {
+        let workload = net.workload(name)?;
+        let filter = format!("dst host {} and tcp[13] & 2 != 0", workload.address()?);
+        let place = (&*net.folder(), &*format!("syn-{name}"));
+        let capture = Capture::start(workload.namespace()?, WORKLOAD_INTERFACE, &filter, place)?;
+        captures.push(capture);
+    }
+    let (load, reverse) = (Load::TcpBytes(BYTES), false);
+    net.iperf("web-1", "web-2", Iperf { load, reverse })?
+        .carried(BYTES)?;
+    for capture in captures {
+        // A SYN (or SYN and ACK) for control and one for data, of 74 bytes.
+        let captured = capture.stop_after_bytes(2 * (16 + 74), ARRIVAL_LIMIT)?;
+        let seen = captured.fields("tcp.flags.syn == 1", &["tcp.options.mss_val"])?;
+        // 1500 less 42 of tunnel, 20 of IPv4 and 20 of TCP.
+        ensure!(
+            seen.len() >= 2 && seen.iter().all(|fields| *fields == ["1418"]),
+            "{seen:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A packet that a router of the underlay marked: its workload sees the mark where the sender takes part in ECN, and
+/// else the packet ends, under its name.
+#[scenario]
+fn a_congestion_mark_reaches_the_workload(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let server = net.workload("web-2")?;
+    for name in ["web-1", "web-2"] {
+        let judge = net.workload(name)?.judge();
+        judge.expect("the forged ping and its answer", 1, |frame| {
+            matches!(frame.ipv4(), Some((_, _, Transport::Icmp { .. })))
+        });
+    }
+    let place = (&*net.folder(), "marked");
+    let interface = server.namespace()?;
+    let capture = Capture::start(interface, WORKLOAD_INTERFACE, "icmp[0] == 8", place)?;
+    let weft = net.weft("h2")?;
+    let before = weft.drops("ecn_not_capable")?;
+    for (ecn, payload) in [(0, "lost"), (2, "marked")] {
+        send_marked(net, ecn, payload)?;
+    }
+    let captured = capture.stop_after_bytes(16 + 48, ARRIVAL_LIMIT)?;
+    let seen = captured.fields("icmp", &["ip.dsfield.ecn", "data.data"])?;
+    ensure!(seen == [["3", "6d61726b6564"]], "{seen:?}");
+    wait::until_ok("the drop to be counted", ARRIVAL_LIMIT, || {
+        ensure!(weft.drops("ecn_not_capable")? == before + 1, "not counted");
+        Ok(())
+    })
+}
+
+/// Sends a ping of web-1 to h2, with these ECN bits, in a tunnel packet that says "congestion experienced".
+fn send_marked(net: &Network, ecn: u8, payload: &str) -> Result<()> {
+    let (from, to) = (net.workload("web-1")?, net.workload("web-2")?);
+    let inner = Builder {
+        source: from.mac(),
+        destination: to.mac(),
+    };
+    let echo = Echo::Request { id: 7, seq: 1 };
+    let mut inner = inner.echo(from.address()?, to.address()?, echo, payload.as_bytes())?;
+    set_tos(&mut inner, ecn);
+    let host = net.host("h2")?;
+    let outer = Builder {
+        source: net.middle().interface_mac("h2")?,
+        destination: host.namespace().interface_mac(UNDERLAY_INTERFACE)?,
+    };
+    let gre = Gre {
+        key: net.weft("h1")?.port("acme", "web/web-2")?.tunnel_key,
+        protocol: GRE_ETHERNET,
+    };
+    let mut frame = outer.gre(net.host("h1")?.address(), host.address(), gre, &inner)?;
+    set_tos(&mut frame, 3);
+    PacketSocket::open(net.middle(), "h2")?.send(&frame)
+}
+
+/// Writes the TOS of an IPv4 frame, which was 0, and mends the checksum (RFC 1624).
+fn set_tos(frame: &mut [u8], tos: u8) {
+    frame[15] = tos;
+    let sum = u32::from(!u16::from_be_bytes([frame[24], frame[25]])) + u32::from(tos);
+    let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
