@@ -103,8 +103,8 @@ fn large_pings_go_in_fragments(run: &mut Run) -> Result<()> {
 #[scenario]
 fn iperf3_tcp_goes_through_the_router_both_ways(run: &mut Run) -> Result<()> {
     const BYTES: u64 = 64 << 20;
-    let net = run.hosts(Underlay::Routed, 1)?;
-    net.apply(&web_and_db("h1"))?;
+    let net = run.two_hosts()?;
+    net.apply(&web_and_db("h2"))?;
     for reverse in [false, true] {
         let load = Load::TcpBytes(BYTES);
         net.iperf_v6("web-1", "db-1", Iperf { load, reverse })?
