@@ -140,6 +140,12 @@ router_port { addresses: [10.0.1.0/24] }
     6:26: 10.0.1.0 is the network address of 10.0.1.0/24: expected one from 10.0.1.1 to 10.0.1.254
 router_port { addresses: [10.0.1.255/24] }
     6:26: 10.0.1.255 is the broadcast address of 10.0.1.0/24: expected one from 10.0.1.1 to 10.0.1.254
+router_port { addresses: ["fd00:1::/64"] }
+    6:26: fd00:1:: is the address of all routers of fd00:1::/64: expected one with other bits behind the prefix
+router_port { addresses: ["fe80::1/64"] }
+    6:26: fe80::1 is link-local: a router's port makes such an address of its MAC
+router_port { addresses: ["fd00:1::1/64"] }\n      x: { addresses: ["fd00:1:0:1::1/64", "fd00:1::2/48"] }
+    7:44: fd00:1::2/48 overlaps fd00:1::1/64 of core/web: expected another subnet on each port of a router
 router_port { addresses: [10.0.1.1/24] }\n      x: { addresses: [10.0.9.1/24, 10.0.0.1/16] }
     7:37: 10.0.0.1/16 overlaps 10.0.1.1/24 of core/web: expected another subnet on each port of a router
 "##;

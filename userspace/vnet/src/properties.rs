@@ -600,6 +600,8 @@ proptest! {
         // The prefix bits that a mask holds are those of prefixes.
         let bits = u32::from_be_bytes(outcome.mask.dst_v4());
         prop_assert_eq!(bits, mask::prefix_bits(bits.leading_ones() as u8));
+        let destination = u128::from_be_bytes(outcome.mask.dst);
+        prop_assert_eq!(destination.leading_ones(), destination.count_ones());
     }
 
     /// Flows that overlap never disagree: a packet that two flows match goes the way of both.

@@ -359,6 +359,13 @@ fn whole_subnets(draft: &mut Draft<'_>, port: &Port) {
         return;
     }
     for (index, address) in port.addresses.iter().enumerate() {
+        if matches!(address.address, IpAddr::V6(it) if it.is_unicast_link_local()) {
+            let message = format!(
+                "{} is link-local: a router's port makes such an address of its MAC",
+                address.address
+            );
+            draft.refuse_at(at(port), format!("/addresses/{index}"), message);
+        }
         if let Some(net) = address.network().filter(|it| is_routers_anycast(*it)) {
             let message = format!(
                 "{} is the address of all routers of {}: expected one with other bits behind the prefix",
