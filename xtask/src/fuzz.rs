@@ -11,6 +11,11 @@ use std::sync::Mutex;
 use crate::setup;
 use crate::workspace::{Workspace, run as run_command, stdout};
 
+/// The odd packets of the bpf suite, from which the targets start.
+#[expect(dead_code, reason = "what is expected of them is for the bpf suite")]
+#[path = "../../tests/suites/bpf/odd_packets.rs"]
+mod odd_packets;
+
 /// Seconds for each target in CI and by default.
 pub const SECONDS: u32 = 30;
 /// Longest input in bytes: a frame of the usual MTU.
@@ -28,6 +33,9 @@ pub fn run(ws: &Workspace, filter: Option<&str>, seconds: u32) -> Result<()> {
         bail!("no fuzz target's name contains {:?}", filter.unwrap_or(""));
     }
     run_command(cargo_fuzz(ws, "build")?.arg("--target-dir").arg(folder(ws)))?;
+    for name in &names {
+        sow(ws, name)?;
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let waiting = Mutex::new(names.into_iter());
     let failed = Mutex::new(Vec::new());
@@ -82,6 +90,36 @@ fn cargo_fuzz(ws: &Workspace, what: &str) -> Result<Command> {
         command.args(["--sanitizer", "none", "--target", TARGET]);
     }
     Ok(command)
+}
+
+/// Gives a target the odd packets to start from: `extract` as frames without a tag in metadata, the parsers what is
+/// behind the Ethernet type.
+fn sow(ws: &Workspace, name: &str) -> Result<()> {
+    let corpus = folder(ws).join("corpus").join(name);
+    std::fs::create_dir_all(&corpus)
+        .with_context(|| format!("cannot make {}", corpus.display()))?;
+    for (number, odd) in odd_packets::ODD_PACKETS.iter().enumerate() {
+        let bytes = unhex(odd.bytes).with_context(|| odd.what)?;
+        let seed = if name == "extract" {
+            [&[0], &[2; 12][..], &bytes].concat()
+        } else {
+            bytes[2..].to_vec()
+        };
+        let path = corpus.join(format!("odd-{number}"));
+        std::fs::write(&path, seed).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digits: String = text.split_whitespace().collect();
+    let pairs = (0..digits.len()).step_by(2);
+    pairs
+        .map(|at| {
+            let pair = digits.get(at..at + 2).context("half a byte")?;
+            Ok(u8::from_str_radix(pair, 16)?)
+        })
+        .collect()
 }
 
 /// One target; its output is shown when it fails.

@@ -6,6 +6,7 @@ mod frames;
 mod odd_packets;
 
 mod cache;
+mod differential;
 mod fragments;
 mod inject;
 mod key;
