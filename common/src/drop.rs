@@ -128,6 +128,8 @@ drop_reasons! {
     BadFragment = 57, "bad_fragment";
     /// A first fragment without all of its headers, or one that would lie over them (RFC 1858, RFC 7112).
     TinyFragment = 58, "tiny_fragment";
+    /// An ICMP error or TCP reset for this port's workload wasn't made: its packets had caused too many.
+    AnswerRate = 59, "answer_rate";
 }
 
 /// Counters kept per port: one for each number below this.

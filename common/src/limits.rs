@@ -47,10 +47,20 @@ pub const MISSES_QUEUED_PER_PORT_MAX: usize = 16_384;
 pub const MISS_BYTES_QUEUED_PER_PORT_MAX: usize = 4 << 20;
 /// Bytes of packets that wait for a decision, of all ports.
 pub const MISS_BYTES_QUEUED_MAX: usize = 64 << 20;
+/// Packets that one port may send up per second, on average, because a flow's guard failed or the flow says so.
+pub const GUARD_RATE_PER_SEC: u64 = 2_000;
+/// Packets that one port may send up at once for that.
+pub const GUARD_BURST: u64 = 500;
+/// ICMP errors and TCP resets that the network makes per second because of one port's packets, on average.
+pub const ERROR_RATE_PER_SEC: u64 = 100;
+/// ICMP errors and TCP resets that the network makes at once because of one port's packets.
+pub const ERROR_BURST: u64 = 100;
 /// Packets that wait for one unresolved next hop.
 pub const WAITING_PER_NEIGHBOUR_MAX: usize = 8;
 /// Packets that wait for next hops in all.
 pub const WAITING_MAX: usize = 1024;
+/// Next hops that are remembered not to have answered.
+pub const UNREACHABLE_MAX: usize = 4096;
 /// Seconds before a (port index, generation) may be used again: a late packet never meets another owner.
 pub const TUNNEL_KEY_REUSE_SECS_MIN: u64 = 600;
 /// Seconds after its last packet at which a flow is removed.
@@ -74,6 +84,8 @@ const _: () = assert!(MASKS_MAX <= u64::BITS);
 const _: () = assert!(MASKS_PER_TENANT_MAX < MASKS_MAX as usize);
 // Either family may have every flow, and a slot that rests doesn't keep a flow from getting one.
 const _: () = assert!(MEGAFLOWS_V4_MAX == MEGAFLOWS_V6_MAX && 2 * MEGAFLOWS_V4_MAX <= SLOTS_MAX);
+const _: () = assert!(GUARD_RATE_PER_SEC < MISS_RATE_PER_SEC);
+const _: () = assert!(ERROR_RATE_PER_SEC < GUARD_RATE_PER_SEC);
 const _: () = assert!(WAITING_PER_NEIGHBOUR_MAX <= WAITING_MAX);
 const _: () = assert!(MISS_BYTES_QUEUED_PER_PORT_MAX <= MISS_BYTES_QUEUED_MAX);
 const _: () = assert!(MISS_BURST <= MISSES_QUEUED_PER_PORT_MAX as u64);

@@ -30,11 +30,17 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         };
         slot = chosen;
     }
+    // First of all: a packet that a later router refuses may end at an earlier one.
+    if slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement {
+        return refuse(packet, origin, MissReason::Ttl, DropReason::TtlExpired);
+    }
     if slot.output == Output::Drop as u8 {
         return count::dropped_number(port, slot.drop_reason);
     }
-    if slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement {
-        return refuse(packet, origin, MissReason::Ttl, DropReason::TtlExpired);
+    if slot.output == Output::Agent as u8 {
+        let reason = DropReason::from_number(slot.drop_reason);
+        let drop = reason.unwrap_or(DropReason::UnknownAction);
+        return refuse(packet, origin, MissReason::Action, drop);
     }
     if slot.mtu != 0 && l3_size(packet) > u32::from(slot.mtu) {
         return refuse(packet, origin, MissReason::Mtu, DropReason::MtuExceeded);
@@ -46,12 +52,6 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         Some(Output::Local) => deliver(packet, u32::from(slot.port)),
         Some(Output::Tunnel) => encap::send(packet, u32::from(slot.peer), slot.tunnel_key),
         Some(Output::Flood) => flood::send(packet, slot.flood_list, port),
-        Some(Output::Agent) => refuse(
-            packet,
-            origin,
-            MissReason::Action,
-            DropReason::UnknownAction,
-        ),
         _ => count::dropped(port, DropReason::UnknownAction),
     }
 }
@@ -77,7 +77,7 @@ fn refuse(packet: &Packet, origin: Origin, reason: MissReason, drop: DropReason)
     if origin == Origin::Agent {
         return count::dropped(u32::from(packet.key.head.port), drop);
     }
-    miss::guard(packet, reason)
+    miss::guard(packet, reason, drop)
 }
 
 /// Bytes of the network packet, or of one segment of a GSO packet.

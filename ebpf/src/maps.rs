@@ -74,6 +74,9 @@ pub static MISSES: PerfEventArray<u8> = PerfEventArray::new(0);
 /// Token buckets for misses, by port.
 #[map(name = "miss_buckets")]
 pub static MISS_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
+/// Token buckets for packets that fail a guard or that a flow hands to the agent, by port.
+#[map(name = "guard_buckets")]
+pub static GUARD_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);
 /// Traffic by port, a stripe for each CPU. (A per-CPU array would take an allocation for each counter.)
 #[map(name = "port_counters")]
 pub static PORT_COUNTERS: Array<PortCounters> = Array::with_max_entries(PORTS_MAX, MMAPABLE);

@@ -1,26 +1,68 @@
-//! Packets that the agent must decide: the whole packet goes up, under the port's token bucket.
+//! Packets that the agent must decide: the whole packet goes up, under one of the port's two token buckets.
+//!
+//! One bucket is for packets without a flow. The other is for those of known flows that need a word from the agent: a
+//! flood of what is refused, too large or at its end can't keep a port's new flows from being made.
 
 use crate::SHOT;
 use crate::count;
-use crate::maps::{self, MISS_BUCKETS, MISSES};
+use crate::maps::{self, GUARD_BUCKETS, MISS_BUCKETS, MISSES};
 use crate::packet::Packet;
 use aya_ebpf::bindings::BPF_F_CURRENT_CPU;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_perf_event_output};
 use weft_common::event::{MissHeader, MissReason};
 use weft_common::key::VLAN_PRESENT;
-use weft_common::limits::{MISS_BURST, MISS_BYTES_MAX, MISS_RATE_PER_SEC};
+use weft_common::limits::{
+    GUARD_BURST, GUARD_RATE_PER_SEC, MISS_BURST, MISS_BYTES_MAX, MISS_RATE_PER_SEC,
+};
+use weft_common::port::TokenBucket;
 use weft_common::{DropReason, PortRecord};
 
-const TOKEN_NS: u64 = 1_000_000_000 / MISS_RATE_PER_SEC;
-const BURST_NS: u64 = MISS_BURST * TOKEN_NS;
+/// How fast a bucket fills, and how full it may be, in nanoseconds.
+struct Rate {
+    token_ns: u64,
+    burst_ns: u64,
+}
+
+const MISS: Rate = Rate::new(MISS_RATE_PER_SEC, MISS_BURST);
+const GUARD: Rate = Rate::new(GUARD_RATE_PER_SEC, GUARD_BURST);
+
+impl Rate {
+    const fn new(per_sec: u64, burst: u64) -> Rate {
+        let token_ns = 1_000_000_000 / per_sec;
+        Rate {
+            token_ns,
+            burst_ns: burst * token_ns,
+        }
+    }
+}
 
 /// Sends the packet up and ends it here: the agent holds it and brings it back by the inject TAP.
 #[inline(never)]
 pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
     let port = u32::from(packet.key.head.port);
-    if !take_token(port) {
+    if !take_token(MISS_BUCKETS.get_ptr_mut(port), &MISS) {
         return count::dropped(port, DropReason::MissRate);
     }
+    output(packet, record, reason)
+}
+
+/// A guard of a flow failed, or the flow wants each packet seen: it goes up with that reason. One too many is dropped
+/// as what it would have been refused for.
+#[inline(never)]
+pub fn guard(packet: &Packet, reason: MissReason, drop: DropReason) -> i32 {
+    let port = u32::from(packet.key.head.port);
+    let Some(record) = maps::port(port) else {
+        return count::dropped(0, DropReason::PortDown);
+    };
+    if !take_token(GUARD_BUCKETS.get_ptr_mut(port), &GUARD) {
+        return count::dropped(port, drop);
+    }
+    output(packet, record, reason)
+}
+
+#[inline(always)]
+fn output(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
+    let port = u32::from(packet.key.head.port);
     let length = packet.length();
     let captured = if length < MISS_BYTES_MAX {
         length
@@ -58,8 +100,8 @@ pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
 
 /// Takes one token. Two CPUs may take the same one: the bucket bounds, it doesn't count.
 #[inline(always)]
-fn take_token(port: u32) -> bool {
-    let Some(bucket) = MISS_BUCKETS.get_ptr_mut(port) else {
+fn take_token(bucket: Option<*mut TokenBucket>, rate: &Rate) -> bool {
+    let Some(bucket) = bucket else {
         return false;
     };
     // SAFETY: a checked pointer; the helper takes nothing.
@@ -68,21 +110,16 @@ fn take_token(port: u32) -> bool {
         let mut credit = (*bucket)
             .credit_ns
             .saturating_add(now.saturating_sub((*bucket).filled_ns));
-        if credit > BURST_NS {
-            credit = BURST_NS;
+        if credit > rate.burst_ns {
+            credit = rate.burst_ns;
         }
         (*bucket).filled_ns = now;
-        let taken = credit >= TOKEN_NS;
-        (*bucket).credit_ns = if taken { credit - TOKEN_NS } else { credit };
+        let taken = credit >= rate.token_ns;
+        (*bucket).credit_ns = if taken {
+            credit - rate.token_ns
+        } else {
+            credit
+        };
         taken
-    }
-}
-
-/// A guard of a flow failed: the packet goes up with that reason.
-#[inline(always)]
-pub fn guard(packet: &Packet, reason: MissReason) -> i32 {
-    match maps::port(u32::from(packet.key.head.port)) {
-        Some(record) => send(packet, record, reason),
-        None => count::dropped(0, DropReason::PortDown),
     }
 }

@@ -7,6 +7,14 @@ use crate::setup;
 use crate::workspace::{Workspace, run as run_command};
 
 const TARGET: &str = "bpfel-unknown-none";
+/// The verifier takes what this profile makes, whatever profile a user's own cargo configuration asks for. One
+/// codegen unit is what rustc makes of small crates by itself.
+const PROFILE: [&str; 4] = [
+    "profile.release.opt-level=3",
+    "profile.release.codegen-units=1",
+    "profile.release.incremental=false",
+    "profile.release.package.\"*\".opt-level=3",
+];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,6 +39,7 @@ pub fn build(ws: &Workspace) -> Result<()> {
     let mut cargo = ws.cargo(["build", "--release", "--package", "weft-ebpf"]);
     cargo
         .args(["-Z", "build-std=core", "--target", TARGET])
+        .args(PROFILE.iter().flat_map(|line| ["--config", line]))
         .env("CARGO_TARGET_DIR", &target_dir)
         // Nightly features of cargo and rustc, for this crate alone.
         .env("RUSTC_BOOTSTRAP", "1")

@@ -6,6 +6,7 @@
 mod api;
 mod attach;
 mod bridge;
+mod deep;
 mod demo;
 mod ecmp;
 mod encap;

@@ -9,6 +9,7 @@
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
 //! | [`probes`] | whether they answer, how fast, how large packets may be |
+//! | [`refusals`] | packets that go no further, and what their senders are told |
 //! | [`floods`] | flood lists and flood sets |
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
@@ -27,6 +28,7 @@ mod indices;
 pub mod misses;
 pub mod ports;
 pub mod probes;
+pub mod refusals;
 pub mod report;
 pub mod tracing_packets;
 pub mod underlay;
@@ -41,6 +43,7 @@ use flows::{Decisions, is_learned};
 use misses::MadeSlots;
 use ports::Ports;
 use probes::Probes;
+use refusals::Refusals;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -112,6 +115,7 @@ pub struct Engine<D> {
     waiting: Waiting,
     advertisements: Advertisements,
     adoption: Adoption,
+    refusals: Refusals,
     made_slots: MadeSlots,
     /// What this host has published, by key.
     published: BTreeMap<String, StateEntry>,
@@ -178,6 +182,7 @@ impl<D: Datapath> Engine<D> {
             waiting: Waiting::default(),
             advertisements: Advertisements::default(),
             adoption: Adoption::default(),
+            refusals: Refusals::default(),
             made_slots: MadeSlots::default(),
             published: BTreeMap::new(),
             learned_used: HashMap::new(),
@@ -216,6 +221,7 @@ impl<D: Datapath> Engine<D> {
         self.retire_made_slots(now);
         self.retry_waiting();
         self.advertise_routers(now);
+        self.refusals.forget_full(self.now_ms());
         self.forget_idle_addresses(now);
         self.floods.free_lists(now);
         self.peers.free_indices(now);

@@ -53,6 +53,32 @@ impl HeldPacket {
         }
     }
 
+    /// The packet with its L4 checksum filled in, where the sender's kernel left that to a device.
+    pub fn with_checksum(&self) -> HeldPacket {
+        let mut whole = self.clone();
+        let mut key = FlowKey::default();
+        let Ok(headers) = extract(self.frame.as_slice(), 0, self.vlan_tci, &mut key) else {
+            return whole;
+        };
+        let place = l4_offset(&key, &headers).zip(checksum_offset(key.head.protocol));
+        let Some((l4, offset)) = place else {
+            return whole;
+        };
+        if self.gso_size != 0 || !has_partial_checksum(&self.frame, &key, l4, offset) {
+            return whole;
+        }
+        // The field holds the pseudo header's sum: what is missing is that of the bytes behind it. No sum but zero
+        // means "none" for UDP (RFC 768).
+        let checksum = match !fold(sum(&self.frame[l4..])) {
+            0 => u16::MAX,
+            checksum => checksum,
+        };
+        if let Some(field) = whole.frame.get_mut(l4 + offset..l4 + offset + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
+        }
+        whole
+    }
+
     /// The bytes to write to the inject TAP: virtio header, prefix, frame.
     pub fn to_inject(&self, target: SlotRef, port: u16) -> Vec<u8> {
         let prefix = InjectPrefix {
@@ -190,6 +216,13 @@ mod tests {
         // 0a00 + 010b + 0a00 + 010c + 17 + 12 = 1634
         let header = udp([0x16, 0x34]).vnet_header(0);
         assert_eq!(header, [1, 0, 14 + 34 + 8, 0, 0, 0, 14 + 34, 0, 6, 0]);
+    }
+
+    #[test]
+    fn a_partial_checksum_is_filled_in() {
+        assert_eq!(udp([0x16, 0x34]).with_checksum(), udp([0xe5, 0xb6]));
+        assert_eq!(udp([0xe5, 0xb6]).with_checksum(), udp([0xe5, 0xb6]));
+        assert_eq!(udp([0, 0]).with_checksum(), udp([0, 0]));
     }
 
     #[test]

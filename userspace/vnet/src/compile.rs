@@ -32,6 +32,7 @@ pub struct Placement {
 /// The slot that carries out `outcome` on `host`, with generation 0. An output that isn't there becomes a drop:
 /// [`DropReason::PortUnbound`], [`DropReason::PeerUnknown`] or [`DropReason::OutputGone`].
 ///
+/// What is refused becomes [`Output::Agent`], with the reason for the packets that are too many for an answer.
 /// What may not be installed becomes [`Output::Agent`], or, for a drop, that drop. A choice has group 0: the group is
 /// made of the [`compile_member`]s by whoever keeps the groups.
 pub fn compile(
@@ -51,6 +52,11 @@ pub fn compile(
                 ..Slot::default()
             };
         }
+        Verdict::Refuse { reason, cause: _ } => Slot {
+            output: Output::Agent as u8,
+            drop_reason: *reason as u8,
+            ..Slot::default()
+        },
         Verdict::Answered | Verdict::Wait { .. } => Slot {
             output: Output::Agent as u8,
             ..Slot::default()
@@ -292,7 +298,13 @@ mod tests {
     fn drops_keep_their_reason_and_answers_go_to_the_agent() {
         let compiled = Compiled::new();
         let slot = compiled.slot("icmp 10.0.1.11 > 192.0.2.1");
-        assert_eq!(slot, dropped(DropReason::NoRoute));
+        let told = Slot {
+            output: Output::Agent as u8,
+            ..dropped(DropReason::NoRoute)
+        };
+        assert_eq!(slot, told);
+        let slot = compiled.slot("icmp 10.0.1.11 > 224.0.0.5");
+        assert_eq!(slot, dropped(DropReason::RouterLocal));
         let slot = compiled.slot("icmp 10.0.1.11 > 10.0.1.1");
         assert_eq!(slot.output, Output::Agent as u8);
     }

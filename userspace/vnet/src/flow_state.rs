@@ -7,9 +7,9 @@ use crate::id::{BridgeId, HostId, PortId};
 use crate::mac::Mac;
 use crate::tag::Tag;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use weft_common::limits::MACS_PER_PORT_MAX;
+use weft_common::limits::{MACS_PER_PORT_MAX, UNREACHABLE_MAX};
 
 /// One entry of a replicated table, owned by the host that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,8 @@ impl StateEntry {
 pub struct FlowState {
     macs: HashMap<(BridgeId, Mac), PortId>,
     neighbours: HashMap<(PortId, IpAddr), Mac>,
+    /// Next hops that didn't answer: this host's own experience, told to nobody.
+    unreachable: HashSet<(PortId, IpAddr)>,
     /// Entries of both tables by port, for the bound.
     counts: HashMap<PortId, usize>,
 }
@@ -118,6 +120,7 @@ impl FlowState {
                     return None;
                 }
                 self.neighbours.insert((router_port, address), mac);
+                self.unreachable.remove(&(router_port, address));
                 self.count(old.map(|_| router_port), Some(router_port));
                 Some(Tag::Neighbour(router_port, address))
             }
@@ -160,6 +163,27 @@ impl FlowState {
     /// The MAC of a next hop of a router's port.
     pub fn neighbour(&self, router_port: PortId, address: IpAddr) -> Option<Mac> {
         self.neighbours.get(&(router_port, address)).copied()
+    }
+
+    /// Notes that a next hop doesn't answer, until it is learned or [`FlowState::ask_again`] is told. None when as
+    /// many are noted as may be.
+    pub fn set_unreachable(&mut self, router_port: PortId, address: IpAddr) -> Option<Tag> {
+        if self.unreachable.len() >= UNREACHABLE_MAX {
+            return None;
+        }
+        self.unreachable.insert((router_port, address));
+        Some(Tag::Neighbour(router_port, address))
+    }
+
+    /// The next packet for this next hop asks for it again.
+    pub fn ask_again(&mut self, router_port: PortId, address: IpAddr) -> Option<Tag> {
+        let was_there = self.unreachable.remove(&(router_port, address));
+        was_there.then_some(Tag::Neighbour(router_port, address))
+    }
+
+    /// Whether a next hop didn't answer lately.
+    pub fn is_unreachable(&self, router_port: PortId, address: IpAddr) -> bool {
+        self.unreachable.contains(&(router_port, address))
     }
 
     /// Whether a port has as many entries as it may.

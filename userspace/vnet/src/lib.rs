@@ -46,6 +46,6 @@ pub use simulate::{
 pub use snapshot::{Activity, FloodDomain, Snapshot};
 pub use tag::{Tag, changed_tags};
 pub use text::{describe_match, describe_match_on, describe_outcome};
-pub use too_big::too_big;
+pub use too_big::{TooBig, too_big};
 pub use trace::{NoTrace, Step, TraceSink};
 pub use workload::{TextError, frame_for};

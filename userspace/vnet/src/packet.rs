@@ -2,7 +2,7 @@
 //!
 //! No state. Made by the agent (misses, revalidation, packets of the network itself) and by `weft trace`.
 
-use crate::id::PortId;
+use crate::id::{PortId, RouterId};
 use weft_common::frame::{Headers, extract};
 use weft_common::{DropReason, FlowKey, FragmentPorts};
 
@@ -14,6 +14,18 @@ pub enum Entry {
     /// The network itself sends it out of this port of a device: the port's workload, or its peer's device,
     /// receives it.
     Device(PortId),
+    /// A router itself sends it: to be routed, with a TTL that nobody has lessened yet.
+    Router(RouterId),
+}
+
+impl Entry {
+    /// The port where it enters; none for a router's own packet.
+    pub fn port(self) -> Option<PortId> {
+        match self {
+            Entry::Workload(port) | Entry::Device(port) => Some(port),
+            Entry::Router(_) => None,
+        }
+    }
 }
 
 /// A packet to decide on.
@@ -30,7 +42,7 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// The packet in a whole frame. `port_index` is the ingress port's on this host, 0 for [`Entry::Device`];
+    /// The packet in a whole frame. `port_index` is the ingress port's on this host, 0 for what the network itself sends;
     /// `vlan_tci` is a tag that the kernel took out of the frame.
     ///
     /// # Errors

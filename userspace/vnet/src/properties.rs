@@ -491,8 +491,13 @@ fn packet_v6(dice: &mut Dice, source: Mac, destination: Mac) -> Vec<u8> {
     frame
 }
 
+/// Without what a refused packet's sender is told: each packet of such a flow has its own answer.
 fn decide(snapshot: &Snapshot, state: &FlowState, packet: &Packet<'_>) -> Outcome {
-    simulate(snapshot, state, packet, 0, &mut NoTrace)
+    let mut outcome = simulate(snapshot, state, packet, 0, &mut NoTrace);
+    if matches!(outcome.verdict, Verdict::Refuse { .. }) {
+        outcome.emit.clear();
+    }
+    outcome
 }
 
 /// `key` on the bits of `mask`, `other` on all others.

@@ -10,11 +10,13 @@
 //! | ND | `device/bridge.rs` | likewise; routers advertise themselves | of packets to groups protocol, ICMP type |
 //! | switch | `device/bridge.rs` | the egress port, or a flood | destination MAC |
 //! | accept | `device/router.rs` | the frame is for the router's port | destination MAC, VLAN tag or not |
-//! | serve | `device/router.rs` | ARP, ND and pings for the router itself | operation; protocol, ICMP type |
+//! | serve | `device/router.rs` | ARP, ND and pings for the router itself; what else is for it is refused | operation; protocol, ICMP type, fragment |
 //! | route | `device/router.rs` | the egress port and next hops; TTL | bits of the destination address; of the source where a route asks for it, of IPv6 10 bits |
 //! | choose | `walk.rs` | one of several next hops: each is followed, the packet's hash says which is its own | nothing of the packet |
 //! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
 //! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |
+//!
+//! What a router refuses it tells the sender (`device/router/refuse.rs`), by a packet of its own.
 //!
 //! No state of its own. The agent calls [`simulate`] for misses, for flows that a change concerns, and for
 //! packets that the network makes; `weft trace` and the tests call it, too. There is no other decision.
@@ -78,6 +80,14 @@ pub enum Verdict {
     },
     /// To one of several next hops, at least two, by the packet's hash: see [`Outcome::taken`].
     Select(Vec<Member>),
+    /// Nowhere, and [`Outcome::emit`] tells the sender, if anything can: an error or a reset, which whoever sends it
+    /// limits in rate. A flow with this verdict hands every packet to the agent, so what is emitted is no part of it.
+    Refuse {
+        /// Why.
+        reason: DropReason,
+        /// What in the topology said so.
+        cause: Option<Cause>,
+    },
     /// Nowhere: the network itself took it, and perhaps answered.
     Answered,
     /// It has to be simulated again when this next hop is known, for which [`Outcome::emit`] asks.
@@ -163,6 +173,8 @@ pub enum Origin {
     ToPort(PortId),
     /// It leaves a device by this port: to be simulated with [`Entry::Device`].
     Device(PortId),
+    /// It is a router's own, without MACs yet: to be simulated with [`Entry::Router`].
+    Router(RouterId),
 }
 
 /// Decides on one packet. `now_ms` is for state with time in it, of which there is none yet.
@@ -178,6 +190,7 @@ pub fn simulate(
     let first = match packet.entry {
         Entry::Workload(port) => device::port::enter(&mut walk, port),
         Entry::Device(port) => Next::Send(port),
+        Entry::Router(id) => router::originate(&mut walk, id),
     };
     let verdict = follow(&mut walk, first, 0);
     walk.step(|| Step {

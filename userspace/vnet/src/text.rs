@@ -67,6 +67,11 @@ pub fn describe_verdict(verdict: &Verdict, snapshot: &Snapshot) -> String {
             });
             format!("select=[{}]", members.collect::<Vec<_>>().join(", "))
         }
+        Verdict::Refuse { reason, cause } => {
+            let by = cause.map(|cause| format!(" ({})", cause.describe(snapshot)));
+            let by = by.unwrap_or_default();
+            format!("drop={}{by} and tell the sender", reason.name())
+        }
         Verdict::Answered => "answered".to_owned(),
         Verdict::Wait {
             router_port,
@@ -380,7 +385,7 @@ mod tests {
         assert_eq!(said("arp 10.0.1.11 who-has 10.0.1.99"), "flood=web");
         assert_eq!(
             said("icmp 10.0.1.11 > 192.0.2.1"),
-            "drop=no_route (router core)"
+            "drop=no_route (router core) and tell the sender"
         );
         assert_eq!(
             said("icmp 10.0.1.11 > 10.0.2.99"),

@@ -332,6 +332,11 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         self.branch.routers_crossed += 1;
     }
 
+    /// A router sends a packet of its own: it crosses none.
+    pub(crate) fn leave_router(&mut self, source: Mac, destination: Mac) {
+        self.branch.macs = Some((source, destination));
+    }
+
     pub(crate) fn depends_on(&mut self, tag: Tag) {
         self.tags.insert(tag);
     }
@@ -369,6 +374,21 @@ impl<'a, T: TraceSink> Walk<'a, T> {
             router_port,
             address,
         })
+    }
+
+    /// The packet goes nowhere, and its sender is told.
+    pub(crate) fn refuse(&mut self, reason: DropReason, cause: Option<Cause>) -> Next {
+        Next::Done(Verdict::Refuse { reason, cause })
+    }
+
+    /// Whether a workload sent it, and not the network itself.
+    pub(crate) fn is_from_workload(&self) -> bool {
+        matches!(self.packet.entry, Entry::Workload(_))
+    }
+
+    /// What follows is true of this packet only.
+    pub(crate) fn only_this_packet(&mut self) {
+        self.branch.install = false;
     }
 
     pub(crate) fn drop(&mut self, reason: DropReason, cause: Option<Cause>) -> Next {

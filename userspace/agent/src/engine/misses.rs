@@ -12,9 +12,7 @@ use weft_common::event::MissReason;
 use weft_common::slot::Output;
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, HeldPacket, Miss};
-use weft_vnet::{
-    Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict, too_big,
-};
+use weft_vnet::{Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict};
 
 /// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
 const EMISSION_DEPTH_MAX: usize = 4;
@@ -105,11 +103,16 @@ impl<D: Datapath> Engine<D> {
                 },
             );
         }
+        if let Verdict::Refuse { reason, .. } = own.verdict {
+            self.refuse(entry, reason, &outcome.emit);
+            if is_flow_miss && outcome.install && own.install {
+                self.keep(key, &outcome, decision, pending);
+            }
+            return;
+        }
         self.emit_all(&outcome.emit, 0);
         if let Some(mtu) = self.exceeded_mtu(own, &held) {
-            let answer = too_big(&self.snapshot, &packet, own, mtu);
-            self.emit_all(answer.as_slice(), 0);
-            return self.count_drop(Some(port), DropReason::MtuExceeded);
+            return self.send_too_big(entry, own, index, &held, mtu);
         }
         match own.verdict {
             Verdict::Answered => {}
@@ -120,8 +123,8 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    /// The slot of a flow that came to be after this packet went up; none when its guard would refuse the packet,
-    /// which has its own outcome then.
+    /// The slot of a flow that came to be after this packet went up; none when its guard would refuse the packet or
+    /// it hands each packet up: then the packet has its own outcome.
     fn target_of(&self, packet: &Packet<'_>, pending: &[Pending]) -> Option<SlotRef> {
         let key = &packet.key;
         let waiting = pending
@@ -132,22 +135,9 @@ impl<D: Datapath> Engine<D> {
             None => self.table.find(key).map(|flow| (flow.target, &flow.slot))?,
         };
         let slot = self.table.chosen(slot, key)?;
-        if slot.output == Output::Agent as u8 {
-            return None;
-        }
-        let is_ended = slot.output != Output::Drop as u8
-            && slot.ttl_decrement != 0
-            && packet.headers.ttl <= slot.ttl_decrement;
-        (!is_ended).then_some(target)
-    }
-
-    /// What fits the packet's way, if that is less than the packet.
-    fn exceeded_mtu(&self, outcome: &Outcome, held: &HeldPacket) -> Option<u16> {
-        if !matches!(outcome.verdict, Verdict::Deliver(_)) {
-            return None;
-        }
-        let mtu = self.slot_for(outcome).mtu;
-        (mtu != 0 && held.l3_size() > usize::from(mtu)).then_some(mtu)
+        let is_ended = slot.ttl_decrement != 0 && packet.headers.ttl <= slot.ttl_decrement;
+        let is_for_agent = slot.output == Output::Agent as u8;
+        (!is_ended && !is_for_agent).then_some(target)
     }
 
     fn send_and_keep(
@@ -185,6 +175,42 @@ impl<D: Datapath> Engine<D> {
                 self.install_problem = Some(error.to_string());
                 self.send_once(outcome, key.head.port, held, port);
             }
+        }
+    }
+
+    /// A flow that hands each of its packets to the agent: this one has had its answer.
+    fn keep(
+        &mut self,
+        key: FlowKey,
+        outcome: &Outcome,
+        decision: Decision,
+        pending: &mut Vec<Pending>,
+    ) {
+        let is_pending = pending
+            .iter()
+            .any(|flow| flow.key.matches(&flow.decision.mask, &key));
+        if is_pending || self.table.find(&key).is_some() {
+            return;
+        }
+        if self.table.len() + pending.len() >= self.table.flows_max {
+            self.evict(key.head.port);
+        }
+        let made = self.slot_with_groups(outcome).and_then(|slot| {
+            let target = self.table.reserve(&mut self.datapath, &slot)?;
+            Ok((target, slot))
+        });
+        match made {
+            Ok((target, slot)) => {
+                self.expect_members(outcome);
+                pending.push(Pending {
+                    key,
+                    target,
+                    slot,
+                    decision,
+                });
+            }
+            // The packet has had all that it gets: the next one tries again.
+            Err(error) => self.install_problem = Some(error.to_string()),
         }
     }
 
@@ -238,24 +264,26 @@ impl<D: Datapath> Engine<D> {
 
     fn emit(&mut self, emission: &Emission, depth: usize) {
         let held = HeldPacket::made(emission.frame.clone());
-        let port = match emission.origin {
+        let entry = match emission.origin {
             Origin::ToPort(port) => {
                 return self.send_once(&delivery(port), 0, &held, Some(port));
             }
-            Origin::Device(port) => port,
+            Origin::Device(port) => Entry::Device(port),
+            Origin::Router(router) => Entry::Router(router),
         };
+        let port = entry.port();
         if depth >= EMISSION_DEPTH_MAX {
-            return self.count_drop(Some(port), DropReason::TooManyDevices);
+            return self.count_drop(port, DropReason::TooManyDevices);
         }
-        let packet = match Packet::parse(Entry::Device(port), 0, &emission.frame, None) {
+        let packet = match Packet::parse(entry, 0, &emission.frame, None) {
             Ok(packet) => packet,
-            Err(reason) => return self.count_drop(Some(port), reason),
+            Err(reason) => return self.count_drop(port, reason),
         };
         let outcome = self.decide(&packet, &mut NoTrace);
         self.learn(&outcome.writes);
         let own = outcome.taken(&packet.key);
         if let Some(next_hop) = awaited(own) {
-            let (entry, index) = (Entry::Device(port), 0);
+            let index = 0;
             return self.wait(
                 next_hop,
                 Held {
@@ -266,8 +294,12 @@ impl<D: Datapath> Engine<D> {
             );
         }
         self.emit_all(&outcome.emit, depth + 1);
+        if let Some(mtu) = self.exceeded_mtu(own, &held) {
+            // An error is larger than a narrow way, too.
+            return self.send_too_big(entry, own, 0, &held, mtu);
+        }
         if own.verdict != Verdict::Answered {
-            self.send_once(own, 0, &held, Some(port));
+            self.send_once(own, 0, &held, port);
         }
     }
 

@@ -15,6 +15,7 @@ mod next_hops;
 mod ports;
 mod probes;
 mod recorder;
+mod refusals;
 mod reports;
 mod revalidation;
 mod underlay;

@@ -127,14 +127,20 @@ impl<D: Datapath> Engine<D> {
                     None,
                 )
             }
-            Verdict::Drop { reason, cause } => {
+            Verdict::Drop { reason, cause } | Verdict::Refuse { reason, cause } => {
                 let cause = cause.map(|cause| cause.describe(&self.snapshot));
                 let by = cause
                     .as_ref()
                     .map(|cause| format!(" by {cause}"))
                     .unwrap_or_default();
+                let is_told = matches!(outcome.verdict, Verdict::Refuse { .. });
+                let told = if is_told && !outcome.emit.is_empty() {
+                    "; the sender is told"
+                } else {
+                    ""
+                };
                 let text = format!(
-                    "dropped{by}: {} ({})",
+                    "dropped{by}: {} ({}){told}",
                     reason.explanation().trim(),
                     reason.name()
                 );

@@ -1,15 +1,20 @@
-//! Packets that wait for a next hop's MAC: bounded per next hop and in all, asked for a few times, then dropped.
+//! Packets that wait for a next hop's MAC: bounded per next hop and in all, asked for a few times; then their senders
+//! are told, and the next hop counts as unreachable for a while.
 
 use super::Engine;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use weft_common::DropReason;
 use weft_common::limits::{WAITING_MAX, WAITING_PER_NEIGHBOUR_MAX};
 use weft_datapath::{Datapath, HeldPacket};
 use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, ask};
 
-/// Requests for one next hop, about a second apart, before its packets are dropped.
+/// Requests for one next hop, about a second apart, before it counts as unreachable.
 const REQUESTS_MAX: u32 = 3;
+
+/// Seconds for which a next hop that didn't answer isn't asked for again: as long as it was asked for, so that a
+/// sender hears of each of its packets within that time.
+const UNREACHABLE_SECS: u64 = 3;
 
 /// Packets of one next hop.
 #[derive(Default)]
@@ -34,6 +39,8 @@ pub struct Waiting {
     queues: BTreeMap<NextHop, Queue>,
     /// In all queues.
     pub(super) packets: usize,
+    /// Next hops that didn't answer, with the second since when they count as unreachable; oldest first.
+    unreachable: VecDeque<(u64, NextHop)>,
 }
 
 impl Waiting {
@@ -56,7 +63,7 @@ impl<D: Datapath> Engine<D> {
     /// many packets as there are, there is one request a second.
     pub(super) fn wait(&mut self, next_hop: NextHop, held: Held) {
         if self.waiting.is_full(&next_hop) {
-            return self.count_drop(Some(port_of(held.entry)), DropReason::WaitingFull);
+            return self.count_drop(held.entry.port(), DropReason::WaitingFull);
         }
         let is_first = !self.waiting.queues.contains_key(&next_hop);
         let queue = self.waiting.queues.entry(next_hop).or_default();
@@ -93,11 +100,42 @@ impl<D: Datapath> Engine<D> {
                 self.ask(key);
                 continue;
             }
-            for held in self.waiting.take(&key) {
-                self.count_drop(Some(port_of(held.entry)), DropReason::NextHopUnresolved);
-            }
-            self.waiting.queues.remove(&key);
+            self.give_up(key);
         }
+        self.ask_again_for_unreachable();
+    }
+
+    /// The next hop doesn't answer: the senders of the packets that waited are told, and so are those of the next
+    /// ones for a while.
+    fn give_up(&mut self, key: NextHop) {
+        let packets = self.waiting.take(&key);
+        self.waiting.queues.remove(&key);
+        let Some(tag) = self.state.set_unreachable(key.0, key.1) else {
+            for held in packets {
+                self.count_drop(held.entry.port(), DropReason::NextHopUnresolved);
+            }
+            return;
+        };
+        let now = self.now_secs();
+        self.waiting.unreachable.push_back((now, key));
+        self.redecide(&[tag].into());
+        for held in packets {
+            self.send_waiting(held);
+        }
+    }
+
+    /// The next packet asks again.
+    fn ask_again_for_unreachable(&mut self) {
+        let now = self.now_secs();
+        let mut dirty = BTreeSet::new();
+        while let Some((_, (port, address))) = self
+            .waiting
+            .unreachable
+            .pop_front_if(|(since, _)| now.saturating_sub(*since) >= UNREACHABLE_SECS)
+        {
+            dirty.extend(self.state.ask_again(port, address));
+        }
+        self.redecide(&dirty);
     }
 
     /// Decides again on packets whose next hop may be known now.
@@ -131,7 +169,7 @@ impl<D: Datapath> Engine<D> {
             index,
             packet: held,
         } = held;
-        let port = Some(port_of(entry));
+        let port = entry.port();
         let packet = match Packet::parse(entry, index, &held.frame, held.vlan_tci) {
             Ok(packet) => packet.after(&held.fragment),
             Err(reason) => return self.count_drop(port, reason),
@@ -148,7 +186,13 @@ impl<D: Datapath> Engine<D> {
                 },
             );
         }
+        if let Verdict::Refuse { reason, .. } = own.verdict {
+            return self.refuse(entry, reason, &outcome.emit);
+        }
         self.emit_all(&outcome.emit, 0);
+        if let Some(mtu) = self.exceeded_mtu(own, &held) {
+            return self.send_too_big(entry, own, index, &held, mtu);
+        }
         if own.verdict != Verdict::Answered {
             // The flow is installed by the next packet, in order behind these.
             self.send_once(own, index, &held, port);
@@ -164,12 +208,5 @@ pub(super) fn awaited(outcome: &Outcome) -> Option<NextHop> {
             address,
         } => Some((router_port, address)),
         _ => None,
-    }
-}
-
-/// The port where a packet entered.
-fn port_of(entry: Entry) -> PortId {
-    match entry {
-        Entry::Workload(port) | Entry::Device(port) => port,
     }
 }

@@ -32,6 +32,7 @@ const MAPS: &[&str] = &[
     "remote_hosts",
     "misses",
     "miss_buckets",
+    "guard_buckets",
     "port_counters",
     "drop_counters",
     "fragments",

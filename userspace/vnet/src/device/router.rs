@@ -4,6 +4,7 @@
 
 mod local;
 mod nd;
+mod refuse;
 
 use crate::flow_state::StateEntry;
 use crate::id::{PortId, RouterId};
@@ -18,9 +19,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use weft_common::key::Network;
 use weft_common::limits::SELECT_BUCKETS;
 use weft_common::{DropReason, select};
-use weft_wire::Arp;
+use weft_wire::{Arp, Undelivered};
 
 pub(crate) use nd::{advertisement, advertisements, answer, is_discovery};
+pub(crate) use refuse::known_as;
 
 /// A frame came in at `ingress`, a port of `router`.
 pub(crate) fn receive<T: TraceSink>(
@@ -57,6 +59,15 @@ pub(crate) fn receive<T: TraceSink>(
             .walk
             .drop(DropReason::NotCarried, Some(Cause::Router(router))),
     }
+}
+
+/// A packet of a router's own begins its way.
+pub(crate) fn originate<T: TraceSink>(walk: &mut Walk<'_, T>, router: RouterId) -> Next {
+    walk.depends_on(Tag::Router(router));
+    let Some(table) = walk.snapshot.routing_table(router) else {
+        return walk.drop(DropReason::NoRoute, Some(Cause::Router(router)));
+    };
+    refuse::send_own(walk, router, table)
 }
 
 /// The question who has `address`, out of this port.
@@ -207,7 +218,9 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
                 }
                 Target::Inactive { address, why } => return self.no_route(found, *address, *why),
                 Target::Blackhole => return self.walk.drop(DropReason::BlackholeRoute, cause),
-                Target::Reject => return self.walk.drop(DropReason::RejectRoute, cause),
+                Target::Reject => {
+                    return self.refuse(Undelivered::Prohibited, DropReason::RejectRoute, cause);
+                }
                 // The destination itself is the next hop, so all of it decides.
                 &Target::Connected { port } => &[NextHop {
                     port,
@@ -222,13 +235,17 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
         }
         self.walk.src_bits(lookup.source_bits);
         if let Some((reason, port)) = dead_end {
-            return self.walk.drop(reason, Some(Cause::Port(port)));
+            return self.refuse(
+                Undelivered::HostUnreachable,
+                reason,
+                Some(Cause::Port(port)),
+            );
         }
         // For the trace only: the bits that decided are in the mask already.
         let destination = self.walk.shown_dst();
         self.tell(|_| format!("no route to {destination}"));
-        self.walk
-            .drop(DropReason::NoRoute, Some(Cause::Router(self.router)))
+        let cause = Some(Cause::Router(self.router));
+        self.refuse(Undelivered::NoRoute, DropReason::NoRoute, cause)
     }
 
     /// The next hops that can be reached, or may be; if none, why the first can't.
@@ -296,7 +313,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
                 ),
             }
         });
-        // After the drops: a flow that drops has no guard for the TTL.
+        // Behind what is refused here: a flow's guard counts the routers that were crossed.
         if self.walk.ttl_ends() {
             return self.time_exceeded();
         }
@@ -322,7 +339,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             via,
             why,
         };
-        self.walk.drop(DropReason::NoRoute, Some(cause))
+        self.refuse(Undelivered::NoRoute, DropReason::NoRoute, Some(cause))
     }
 
     /// Asks for a next hop; the packet waits.
@@ -382,6 +399,10 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
         self.walk.depends_on(Tag::Neighbour(port.id, address));
         match self.walk.state.neighbour(port.id, address) {
             Some(mac) => Hop::Known { port, mac },
+            None if self.walk.state.is_unreachable(port.id, address) => Hop::Never {
+                reason: DropReason::NextHopUnresolved,
+                port: port.id,
+            },
             None => Hop::Unknown { port, address },
         }
     }

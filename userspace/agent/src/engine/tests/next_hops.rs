@@ -91,7 +91,7 @@ fn an_answer_that_another_host_heard_counts() {
 }
 
 #[test]
-fn what_nobody_answers_is_asked_again_and_then_dropped_by_name() {
+fn what_nobody_answers_is_asked_again_and_then_refused_by_name() {
     let mut rig = Rig::new();
     rig.send("web/near", &numbered(&rig, GUEST, 1));
     rig.send("web/near", &numbered(&rig, GUEST, 2));
@@ -99,7 +99,8 @@ fn what_nobody_answers_is_asked_again_and_then_dropped_by_name() {
         rig.engine.tick();
     }
     let sent = rig.injected();
-    assert_eq!((sent.len(), requests(&sent, GUEST)), (3, 3));
+    // Both senders are told.
+    assert_eq!((sent.len(), requests(&sent, GUEST)), (5, 3));
     assert_eq!(rig.drops("web/near", DropReason::NextHopUnresolved), 2);
     assert_eq!(rig.engine.waiting.packets, 0);
     rig.engine.tick();

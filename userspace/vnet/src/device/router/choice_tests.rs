@@ -32,7 +32,7 @@ fn udp(port: u16) -> String {
 
 fn dropped(outcome: &Outcome) -> Option<DropReason> {
     match outcome.verdict {
-        Verdict::Drop { reason, .. } => Some(reason),
+        Verdict::Drop { reason, .. } | Verdict::Refuse { reason, .. } => Some(reason),
         _ => None,
     }
 }
@@ -215,12 +215,11 @@ fn routes_without_a_reachable_next_hop_give_way() {
     topology.change("core/up1", |port| port.admin_up = false);
     assert_eq!(send(&topology), Verdict::Deliver(topology.id("core/up2")));
     topology.change("core/up2", |port| port.admin_up = false);
-    let drop = |reason, cause| Verdict::Drop {
-        reason,
-        cause: Some(cause),
+    let down = Verdict::Refuse {
+        reason: DropReason::PortDown,
+        cause: Some(Cause::Port(topology.id("core/up1"))),
     };
-    let down = Cause::Port(topology.id("core/up1"));
-    assert_eq!(send(&topology), drop(DropReason::PortDown, down));
+    assert_eq!(send(&topology), down);
     topology.route("core", "198.51.0.0/16", Blackhole, 100);
     assert!(matches!(
         send(&topology),

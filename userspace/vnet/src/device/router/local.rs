@@ -1,4 +1,4 @@
-//! What a router does for itself: ARP, pings (neighbour discovery is in `nd`), and word to the sender when a TTL ends.
+//! What a router does for itself: ARP and pings; neighbour discovery is in `nd`, and what it refuses in `refuse`.
 //!
 //! No state. Called by the router device. What the router answers is routed like any packet of its own.
 
@@ -41,9 +41,12 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
         if is_v6 && asked.is_some_and(|(kind, _)| is_discovery(kind)) {
             return self.discovery();
         }
-        // A fragmented ping would have to be put together first.
-        if self.walk.fragment() != Fragment::Whole || asked != Some(echo_request) {
+        // A fragmented packet would have to be put together first.
+        if self.walk.fragment() != Fragment::Whole {
             return self.not_served();
+        }
+        if asked != Some(echo_request) {
+            return self.refuse_service();
         }
         self.tell(|_| "a ping for the router itself".to_owned());
         let sender = self.walk.src_ip();
@@ -55,23 +58,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
         };
         match reply {
             Ok(reply) => self.send_back(sender, &reply, DropReason::RouterLocal),
-            Err(error) => self.refuse(error, DropReason::RouterLocal),
-        }
-    }
-
-    /// The TTL ends here: the sender is told, from the port by which the packet came.
-    pub(super) fn time_exceeded(&mut self) -> Next {
-        self.tell(|_| "the TTL ends here".to_owned());
-        let sender = self.walk.src_ip();
-        let packet = self.walk.ip_bytes();
-        let own = self.port.ipv4_addresses().next();
-        let Some(own) = own.filter(|_| sender.is_ipv4()) else {
-            let cause = Some(Cause::Port(self.port.id));
-            return self.walk.drop_once(DropReason::TtlExpired, cause);
-        };
-        match icmp::time_exceeded(own, packet) {
-            Ok(error) => self.send_back(sender, &error, DropReason::TtlExpired),
-            Err(error) => self.refuse(error, DropReason::TtlExpired),
+            Err(error) => self.no_answer(error, DropReason::RouterLocal),
         }
     }
 
@@ -147,7 +134,7 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 
     /// The next hop for a packet of the router's own: of several the first that isn't known to be dead.
-    fn way_back(&mut self, from: IpAddr, to: IpAddr) -> Option<Hop<'a>> {
+    pub(super) fn way_back(&mut self, from: IpAddr, to: IpAddr) -> Option<Hop<'a>> {
         let table = self.table;
         let mut dead_end = None;
         for found in table.lookup(from, to).routes {
@@ -168,13 +155,13 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
     }
 
     /// There is no answer to this very packet.
-    fn refuse(&mut self, error: icmp::IcmpError, reason: DropReason) -> Next {
+    fn no_answer(&mut self, error: icmp::IcmpError, reason: DropReason) -> Next {
         self.tell(|_| format!("no answer: {error}"));
         self.walk
             .drop_once(reason, Some(Cause::Router(self.router)))
     }
 
-    fn not_served(&mut self) -> Next {
+    pub(super) fn not_served(&mut self) -> Next {
         self.walk
             .drop(DropReason::RouterLocal, Some(Cause::Router(self.router)))
     }
@@ -196,6 +183,7 @@ fn source_of(packet: &[u8]) -> IpAddr {
     }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+/// Whether an address is known on its own link only (RFC 4291, 2.5.6).
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(it) if it.is_unicast_link_local())
 }
