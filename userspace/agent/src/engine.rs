@@ -219,7 +219,7 @@ impl<D: Datapath> Engine<D> {
         let now = self.now_secs();
         self.sweep_flows(now);
         self.retire_made_slots(now);
-        self.retry_waiting();
+        self.retry_waiting(now);
         self.advertise_routers(now);
         self.refusals.forget_full(self.now_ms());
         self.forget_idle_addresses(now);

@@ -2,7 +2,7 @@
 //! are told, and the next hop counts as unreachable for a while.
 
 use super::Engine;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use weft_common::DropReason;
 use weft_common::limits::{WAITING_MAX, WAITING_PER_NEIGHBOUR_MAX};
@@ -13,14 +13,26 @@ use weft_vnet::{Entry, NoTrace, Outcome, Packet, PortId, Tag, Verdict, ask};
 const REQUESTS_MAX: u32 = 3;
 
 /// Seconds for which a next hop that didn't answer isn't asked for again: as long as it was asked for, so that a
-/// sender hears of each of its packets within that time.
+/// sender hears of each of its packets within that time. Doubled each time that it doesn't answer again.
 const UNREACHABLE_SECS: u64 = 3;
+/// The longest such time: who comes up in silence is found that soon.
+const UNREACHABLE_SECS_MAX: u64 = 12;
 
 /// Packets of one next hop.
 #[derive(Default)]
 struct Queue {
     packets: Vec<Held>,
     requests: u32,
+}
+
+/// A next hop that didn't answer.
+struct Unreachable {
+    /// Second from which the next packet asks again.
+    until: u64,
+    /// For how long it counts as unreachable this time.
+    secs: u64,
+    /// Whether packets ask for it by now.
+    is_over: bool,
 }
 
 /// A next hop: the router's port, and the address that is asked for there.
@@ -39,14 +51,20 @@ pub struct Waiting {
     queues: BTreeMap<NextHop, Queue>,
     /// In all queues.
     pub(super) packets: usize,
-    /// Next hops that didn't answer, with the second since when they count as unreachable; oldest first.
-    unreachable: VecDeque<(u64, NextHop)>,
+    /// Next hops that didn't answer, also for a while after they may be asked for again.
+    unreachable: BTreeMap<NextHop, Unreachable>,
 }
 
 impl Waiting {
     fn is_full(&self, next_hop: &NextHop) -> bool {
         let queued = self.queues.get(next_hop).map_or(0, |it| it.packets.len());
         queued >= WAITING_PER_NEIGHBOUR_MAX || self.packets >= WAITING_MAX
+    }
+
+    /// Whether no next hop is remembered for not answering.
+    #[cfg(test)]
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.unreachable.is_empty()
     }
 
     /// Takes the packets out; the queue stays, with the requests that were made.
@@ -89,7 +107,7 @@ impl<D: Datapath> Engine<D> {
     }
 
     /// Asks again, and gives up what was asked for often enough.
-    pub(super) fn retry_waiting(&mut self) {
+    pub(super) fn retry_waiting(&mut self, now: u64) {
         let keys: Vec<NextHop> = self.waiting.queues.keys().copied().collect();
         for key in keys {
             let Some(queue) = self.waiting.queues.get_mut(&key) else {
@@ -100,14 +118,14 @@ impl<D: Datapath> Engine<D> {
                 self.ask(key);
                 continue;
             }
-            self.give_up(key);
+            self.give_up(key, now);
         }
-        self.ask_again_for_unreachable();
+        self.ask_again_for_unreachable(now);
     }
 
     /// The next hop doesn't answer: the senders of the packets that waited are told, and so are those of the next
     /// ones for a while.
-    fn give_up(&mut self, key: NextHop) {
+    fn give_up(&mut self, key: NextHop, now: u64) {
         let packets = self.waiting.take(&key);
         self.waiting.queues.remove(&key);
         let Some(tag) = self.state.set_unreachable(key.0, key.1) else {
@@ -116,25 +134,37 @@ impl<D: Datapath> Engine<D> {
             }
             return;
         };
-        let now = self.now_secs();
-        self.waiting.unreachable.push_back((now, key));
+        let earlier = self.waiting.unreachable.get(&key);
+        let secs = earlier.map_or(UNREACHABLE_SECS, |it| {
+            (2 * it.secs).min(UNREACHABLE_SECS_MAX)
+        });
+        let unreachable = Unreachable {
+            until: now + secs,
+            secs,
+            is_over: false,
+        };
+        self.waiting.unreachable.insert(key, unreachable);
         self.redecide(&[tag].into());
         for held in packets {
             self.send_waiting(held);
         }
     }
 
-    /// The next packet asks again.
-    fn ask_again_for_unreachable(&mut self) {
-        let now = self.now_secs();
+    /// Where the time is over the next packet asks again. What answered meanwhile, or nobody asked for in as long a
+    /// time again, starts anew.
+    fn ask_again_for_unreachable(&mut self, now: u64) {
+        let (state, queues) = (&mut self.state, &self.waiting.queues);
         let mut dirty = BTreeSet::new();
-        while let Some((_, (port, address))) = self
-            .waiting
-            .unreachable
-            .pop_front_if(|(since, _)| now.saturating_sub(*since) >= UNREACHABLE_SECS)
-        {
-            dirty.extend(self.state.ask_again(port, address));
-        }
+        self.waiting.unreachable.retain(|next_hop, it| {
+            let (port, address) = *next_hop;
+            if now >= it.until && !it.is_over {
+                it.is_over = true;
+                dirty.extend(state.ask_again(port, address));
+            }
+            let is_known = state.neighbour(port, address).is_some();
+            let is_forgotten = now >= it.until + it.secs && !queues.contains_key(next_hop);
+            !is_known && !is_forgotten
+        });
         self.redecide(&dirty);
     }
 

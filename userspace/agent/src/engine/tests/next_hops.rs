@@ -160,3 +160,30 @@ fn all_that_wait_are_bounded_and_so_are_the_questions() {
     }
     assert_eq!(rig.engine.waiting.packets, 0);
 }
+
+#[test]
+fn who_does_not_answer_is_asked_less_and_less_often() {
+    let mut rig = Rig::new();
+    let mut asked_at = Vec::new();
+    for now in 0..60 {
+        rig.send("web/near", &numbered(&rig, GUEST, 1));
+        rig.engine.retry_waiting(now);
+        if requests(&rig.injected(), GUEST) > 0 {
+            asked_at.push(now);
+        }
+    }
+    let pauses: Vec<u64> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let long: Vec<u64> = pauses.into_iter().filter(|pause| *pause > 1).collect();
+    // Three seconds of asking, then pauses: each twice as long as the one before, up to a bound.
+    assert_eq!(long.len(), 4, "{asked_at:?}");
+    assert!(long[0] < long[1] && long[1] < long[2], "{long:?}");
+    assert!(long[2] == long[3], "{long:?}");
+    // Meanwhile the sender hears of its packets at once, and nobody is asked.
+    assert_eq!(rig.engine.waiting.packets, 0);
+    answer(&mut rig);
+    rig.send("web/near", &numbered(&rig, GUEST, 2));
+    let sent = rig.injected();
+    assert!(sent.iter().any(|it| it.packet.frame.last() == Some(&2)));
+    rig.engine.retry_waiting(60);
+    assert!(rig.engine.waiting.is_forgotten(), "an answer ends it");
+}
