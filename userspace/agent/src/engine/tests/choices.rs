@@ -165,6 +165,29 @@ fn members_wait_for_their_next_hop_while_the_others_go_on() {
     }
 }
 
+/// A next hop that looked at more of the packet than the others: without it the flow could match more. It goes on as
+/// it is, as none of its packets is decided otherwise.
+#[test]
+fn a_flow_that_could_match_more_goes_on() {
+    let mut rig = Rig::with_next_hops(&[21, 22]);
+    let mut router = Router::clone(rig.model.routers.values().next().unwrap());
+    let mut narrow = router.routes[0].clone();
+    narrow.from = Some("10.0.1.12/32".parse().unwrap());
+    router.routes.push(narrow);
+    rig.put(Object::Router(router));
+    rig.topology();
+    rig.send("web/near", &rig.connection(PORTS.start));
+    let before = rig.all();
+    let flow = rig.engine.table.iter().next().unwrap();
+    let (id, mask) = (flow.id, flow.mask);
+    assert_ne!(mask.src_v4(), [0; 4]);
+    rig.next_hops(&[21, 22]);
+    assert_eq!(rig.all(), before);
+    let flow = rig.engine.table.iter().next().unwrap();
+    assert_eq!((flow.id, flow.mask), (id, mask));
+    assert_eq!(rig.engine.misses, 1);
+}
+
 /// A packet that was on its way up while its flow was installed is decided anew where the flow says so.
 #[test]
 fn a_late_packet_of_a_waiting_member_waits_too() {
