@@ -4,6 +4,7 @@
 use super::Engine;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use weft_common::limits::MAC_IDLE_TIMEOUT_SECS;
+use weft_common::slot::Output;
 use weft_common::{FlowKey, Headers};
 use weft_datapath::{Datapath, Flow, FlowId};
 use weft_vnet::{Entry, NoTrace, Outcome, Packet, StateEntry, Tag};
@@ -177,6 +178,15 @@ impl<D: Datapath> Engine<D> {
         self.decisions.insert(id, Decision::new(&packet, &outcome));
         self.expect_members(&outcome);
         again
+    }
+
+    /// Whether a flow that depends on this forwards by itself all the same.
+    pub(super) fn others_forward(&self, tag: &Tag) -> bool {
+        let concerned = self.decisions.concerned(&[*tag].into());
+        let flows = concerned.iter().filter_map(|id| self.table.get(*id));
+        flows
+            .map(|flow| flow.slot.output)
+            .any(|output| output != Output::Agent as u8)
     }
 
     /// Removes a flow; its next packet comes up.

@@ -153,6 +153,7 @@ impl<D: Datapath> Engine<D> {
     /// Where the time is over the next packet asks again. What answered meanwhile, or nobody asked for in as long a
     /// time again, starts anew.
     fn ask_again_for_unreachable(&mut self, now: u64) {
+        self.ask_for_spared(now);
         let (state, queues) = (&mut self.state, &self.waiting.queues);
         let mut dirty = BTreeSet::new();
         self.waiting.unreachable.retain(|next_hop, it| {
@@ -166,6 +167,24 @@ impl<D: Datapath> Engine<D> {
             !is_known && !is_forgotten
         });
         self.redecide(&dirty);
+    }
+
+    /// Next hops in whose stead others forward are asked for without a packet, and get none until they answer.
+    fn ask_for_spared(&mut self, now: u64) {
+        let all = self.waiting.unreachable.iter();
+        let due: Vec<NextHop> = all
+            .filter(|(_, it)| now >= it.until && !it.is_over)
+            .map(|(next_hop, _)| *next_hop)
+            .collect();
+        for next_hop in due {
+            if !self.others_forward(&Tag::Neighbour(next_hop.0, next_hop.1)) {
+                continue;
+            }
+            if let Some(it) = self.waiting.unreachable.get_mut(&next_hop) {
+                it.until = now + it.secs;
+            }
+            self.ask(next_hop);
+        }
     }
 
     /// Decides again on packets whose next hop may be known now.

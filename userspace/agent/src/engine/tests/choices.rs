@@ -188,6 +188,37 @@ fn a_flow_that_could_match_more_goes_on() {
     assert_eq!(rig.engine.misses, 1);
 }
 
+/// Others take its place, and it is asked for in the background: no packet waits for it again until it answers.
+#[test]
+fn a_next_hop_that_does_not_answer_is_no_member_until_it_does() {
+    let mut rig = Rig::with_next_hops(&[21, 22, 77]);
+    let mut ports = PORTS;
+    while rig.engine.table.is_empty() {
+        let frame = rig.connection(ports.next().unwrap());
+        rig.send("web/near", &frame);
+    }
+    let tick = |rig: &mut Rig| {
+        rig.pass(1);
+        rig.engine.tick();
+    };
+    (0..4).for_each(|_| tick(&mut rig));
+    rig.injected();
+    let guest = rig.index("db/guest");
+    for _ in 0..30 {
+        tick(&mut rig);
+        let all = rig.all();
+        assert!(all.values().all(|slot| slot.output == Output::Local as u8));
+    }
+    let asks = |it: &&Injected| it.packet.frame[12..14] == [8, 6];
+    assert!(rig.injected().iter().filter(asks).count() > 3);
+    let router = rig.mac("core/db");
+    rig.send(
+        "db/guest",
+        &arp_reply(STRANGER, GUEST, router, [10, 0, 2, 1]),
+    );
+    assert!(rig.all().values().any(|slot| slot.port == guest));
+}
+
 /// A packet that was on its way up while its flow was installed is decided anew where the flow says so.
 #[test]
 fn a_late_packet_of_a_waiting_member_waits_too() {
