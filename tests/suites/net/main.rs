@@ -10,6 +10,7 @@ mod deep;
 mod demo;
 mod ecmp;
 mod encap;
+mod errors;
 mod harness;
 mod ipv6;
 mod offload;

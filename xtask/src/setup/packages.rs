@@ -18,6 +18,8 @@ pub const NETWORK: Packages = &[
     ("iputils-arping", "arping between workloads"),
     ("ndisc6", "rdisc6: what routers advertise"),
     ("iperf3", "throughput over the overlay"),
+    ("mtr-tiny", "every hop of a way through routers"),
+    ("traceroute", "the same by UDP, ICMP and TCP"),
     ("tcpdump", "a capture of each failed scenario"),
     ("tshark", "reading the GRE keys on the underlay"),
     ("ethtool", "offloads of the test interfaces"),

@@ -1,0 +1,267 @@
+//! What senders are told: routers that can't forward, ways that carry less than a packet, and the tools that ask.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weft_tests::harness::host::UNDERLAY_INTERFACE;
+use weft_tests::harness::packet::Transport;
+use weft_tests::harness::weft::FlowLine;
+use weft_tests::harness::{Network, Run, Topology, wait};
+use weft_tests::scenario;
+
+/// A ping for which a next hop is asked takes 4 s, traceroute 2 s, mtr 5 s.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The smaller way is known within 1 s.
+const NETWORK_LIMIT: Duration = Duration::from_secs(20);
+/// Outer Ethernet, IPv4 and GRE with its key, without the inner Ethernet header that the MTU doesn't count.
+const TUNNEL_BYTES: u32 = 42;
+
+/// `web` - r1 - r2 - r3 - `db`, and another workload on `web`.
+fn topology() -> Topology {
+    Topology::tenant("acme")
+        .port("web/web-1", "h1", "10.0.1.11/24")
+        .port("web/web-2", "h2", "10.0.1.12/24")
+        .port("db/db-1", "h2", "10.0.2.11/24")
+        .row(
+            &["r1", "r2", "r3"],
+            ("web", "10.0.1.1/24"),
+            ("db", "10.0.2.1/24"),
+        )
+}
+
+/// Allows all ICMP, and what the tools send: it is their words that count here.
+fn expect_probes(net: &Network) -> Result<()> {
+    for workload in ["web-1", "web-2", "db-1"] {
+        let judge = net.workload(workload)?.judge();
+        judge.expect("probes and their answers", u64::MAX, |frame| {
+            frame.ipv4().is_some_and(|(_, _, transport)| {
+                matches!(
+                    transport,
+                    Transport::Icmp { .. }
+                        | Transport::Udp { .. }
+                        | Transport::Tcp { .. }
+                        | Transport::LaterFragment { .. }
+                )
+            })
+        });
+    }
+    Ok(())
+}
+
+/// What a program prints, on both streams; it may fail.
+fn says(net: &Network, from: &str, line: &str) -> Result<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let done = net
+        .workload(from)?
+        .namespace()?
+        .run(words[0], &words[1..], LIMIT)?;
+    Ok(format!("{}{}", done.stdout, done.stderr))
+}
+
+#[scenario]
+fn routers_say_why_they_do_not_forward(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    let topology = topology()
+        .route_action("r1", "198.51.100.0/24", "reject")
+        .route_action("r1", "203.0.113.0/24", "blackhole");
+    net.apply(&topology)?;
+    expect_probes(net)?;
+    // Nobody is asked for, twice: by the packets that wait, and by those that meet the flow.
+    let asked = net.workload("db-1")?.judge();
+    asked.expect("ARP for nobody", u64::MAX, |frame| {
+        frame.to_string().contains("10.0.2.99")
+    });
+    for (to, who, what) in [
+        ("192.0.2.9", "10.0.1.1", "Destination Net Unreachable"),
+        ("10.0.2.99", "10.255.2.2", "Destination Host Unreachable"),
+        ("198.51.100.9", "10.0.1.1", "Packet filtered"),
+    ] {
+        for _ in 0..2 {
+            let said = says(net, "web-1", &format!("ping -n -c 2 -i 0.2 -W 6 {to}"))?;
+            let errors = said.matches(what).count();
+            ensure!(
+                errors == 2 && said.contains(&format!("From {who} ")),
+                "{to}: {errors} times {what}:\n{said}"
+            );
+        }
+    }
+    let silent = says(net, "web-1", "ping -n -c 2 -i 0.2 -W 1 203.0.113.9")?;
+    ensure!(
+        silent.contains("100% packet loss") && !silent.contains("From "),
+        "a blackhole spoke:\n{silent}"
+    );
+    for address in ["10.0.1.1", "10.255.1.2"] {
+        let script = format!("exec 3<>/dev/tcp/{address}/80");
+        let refused = net
+            .workload("web-1")?
+            .namespace()?
+            .run("bash", &["-c", &script], LIMIT)?;
+        ensure!(
+            refused.stderr.contains("Connection refused"),
+            "TCP to {address}:\n{}",
+            refused.describe()
+        );
+    }
+    Ok(())
+}
+
+/// However many packets come, there are as many errors as the limit says; the others are counted, and another port
+/// doesn't notice.
+#[scenario]
+fn errors_are_limited_and_counted(run: &mut Run) -> Result<()> {
+    const PACKETS: u64 = 4000;
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    expect_probes(net)?;
+    let workload = net.workload("web-1")?;
+    let errors = workload
+        .judge()
+        .expect("net unreachable", u64::MAX, |frame| {
+            let icmp = frame.ipv4().map(|(_, _, transport)| transport);
+            matches!(
+                icmp,
+                Some(Transport::Icmp {
+                    kind: 3,
+                    code: 0,
+                    ..
+                })
+            )
+        });
+    // An error that the socket heard takes the place of a packet: some are never sent.
+    let script =
+        format!("exec 3>/dev/udp/192.0.2.9/9; for i in $(seq {PACKETS}); do echo x >&3; done");
+    workload.namespace()?.run("bash", &["-c", &script], LIMIT)?;
+    let weft = net.weft("h1")?;
+    wait::until_ok("all are counted", NETWORK_LIMIT, || {
+        let (told, dropped, untold) = (
+            errors.seen(),
+            weft.drops("no_route")?,
+            weft.drops("answer_rate")?,
+        );
+        ensure!(
+            told > 0 && told < PACKETS / 2 && dropped >= PACKETS / 2 && untold > 0,
+            "{told} told, {dropped} dropped, {untold} not told"
+        );
+        Ok(())
+    })?;
+    net.ping("web-2", "db-1")
+}
+
+/// Both underlay interfaces and what is between them carry this much.
+fn set_underlay_mtu(net: &Network, mtu: u32) -> Result<()> {
+    for host in ["h1", "h2"] {
+        let command = format!("link set {UNDERLAY_INTERFACE} mtu {mtu}");
+        net.host(host)?.namespace().ip(&[command])?;
+        net.middle().ip(&[format!("link set {host} mtu {mtu}")])?;
+    }
+    wait::until_ok("the new MTU", NETWORK_LIMIT, || {
+        for host in ["h1", "h2"] {
+            let status = net.weft(host)?.text(&["status", "-o", "json"])?;
+            ensure!(status.contains(&format!("\"mtu\": {mtu}")), "{status}");
+        }
+        Ok(())
+    })
+}
+
+/// On a bridge and over three routers: what fits arrives, what doesn't is answered with the size that does, and the
+/// flow is one. Packets that may be divided arrive whatever their size.
+#[scenario]
+fn every_size_gets_its_answer_with_one_flow(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    expect_probes(net)?;
+    net.ping("web-1", "web-2")?;
+    for underlay in [1500, 1300] {
+        set_underlay_mtu(net, underlay)?;
+        let overlay = underlay - TUNNEL_BYTES;
+        for (to, teller) in [("10.0.1.12", "10.0.1.12"), ("10.0.2.11", "10.0.1.1")] {
+            for size in overlay - 5..=overlay + 5 {
+                let payload = size - 28;
+                // What the workload learned of the way before, it forgets.
+                let namespace = net.workload("web-1")?.namespace()?;
+                namespace.ip(&["route flush cache"])?;
+                let line = format!("ping -n -c 1 -W 2 -M do -s {payload} {to}");
+                let said = says(net, "web-1", &line)?;
+                let told =
+                    format!("From {teller} icmp_seq=1 Frag needed and DF set (mtu = {overlay})");
+                let is_right = match size <= overlay {
+                    true => said.contains(" 1 received") && !said.contains("Frag needed"),
+                    false => said.contains(" 0 received") && said.contains(&told),
+                };
+                ensure!(is_right, "{size} bytes to {to} over {underlay}:\n{said}");
+            }
+            for payload in [overlay - 27, 1472, 4000] {
+                let line = format!("ping -n -c 1 -W 2 -M dont -s {payload} {to}");
+                let said = says(net, "web-1", &line)?;
+                ensure!(said.contains(" 1 received"), "{line}:\n{said}");
+            }
+        }
+    }
+    let mut flows: Vec<FlowLine> = net.weft("h1")?.flows()?;
+    flows.retain(|flow| flow.port == "web/web-1" && flow.actions.contains("dec_ttl"));
+    ensure!(flows.len() == 1, "not one flow: {flows:#?}");
+    Ok(())
+}
+
+/// A workload's 1500 bytes go as they are where the underlay has room for the tunnel.
+#[scenario]
+fn a_wide_underlay_carries_whole_packets(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    expect_probes(net)?;
+    for underlay in [1542, 9000] {
+        set_underlay_mtu(net, underlay)?;
+        for to in ["10.0.1.12", "10.0.2.11"] {
+            let line = format!("ping -n -c 1 -W 2 -M do -s 1472 {to}");
+            let said = says(net, "web-1", &line)?;
+            ensure!(
+                said.contains(" 1 received"),
+                "over {underlay}, {line}:\n{said}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Each router's address on the side from which the packets come, then the workload.
+const HOPS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 0, 1, 1),
+    Ipv4Addr::new(10, 255, 1, 2),
+    Ipv4Addr::new(10, 255, 2, 2),
+    Ipv4Addr::new(10, 0, 2, 11),
+];
+
+#[scenario]
+fn traceroute_and_mtr_show_every_hop(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    expect_probes(net)?;
+    for tool in [
+        "traceroute -n -I 10.0.2.11",
+        "traceroute -n -U 10.0.2.11",
+        "traceroute -n -T -p 80 10.0.2.11",
+        "mtr -n --report -c 3 10.0.2.11",
+        "mtr -n --report -c 3 -u 10.0.2.11",
+    ] {
+        let said = says(net, "web-1", tool)?;
+        let lines: Vec<&str> = said
+            .lines()
+            .filter(|line| {
+                line.trim_start()
+                    .starts_with(|first: char| first.is_ascii_digit())
+            })
+            .collect();
+        let shown = lines
+            .iter()
+            .zip(HOPS)
+            .filter(|(line, hop)| line.contains(&hop.to_string()) && !line.contains('*'))
+            .count();
+        let is_lost = tool.starts_with("mtr") && said.matches(" 0.0% ").count() != HOPS.len();
+        ensure!(
+            lines.len() == HOPS.len() && shown == HOPS.len() && !is_lost,
+            "{tool}:\n{said}"
+        );
+    }
+    Ok(())
+}
