@@ -14,6 +14,7 @@ mod errors;
 mod harness;
 mod ipv6;
 mod offload;
+mod ping;
 mod probe;
 mod restart;
 mod router;

@@ -14,7 +14,7 @@
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
 //! | [`advertisements`] | what routers say of themselves, unasked |
-//! | [`report`], [`tracing_packets`] | what the API asks |
+//! | [`report`], [`tracing_packets`], [`ping`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
@@ -26,6 +26,7 @@ pub mod floods;
 pub mod flows;
 mod indices;
 pub mod misses;
+pub mod ping;
 pub mod ports;
 pub mod probes;
 pub mod refusals;

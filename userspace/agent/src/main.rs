@@ -10,6 +10,7 @@ mod memory;
 mod metrics;
 mod miss_queue;
 mod packet_thread;
+mod ping;
 mod server;
 mod store_sync;
 

@@ -6,6 +6,7 @@ use crate::config::{Api, read_token};
 use crate::engine::Engine;
 use crate::metrics::{self, Figures};
 use crate::packet_thread::PacketThread;
+use crate::ping::{self, PingError};
 use anyhow::Context;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -18,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
-use weft_api::{FlowsQuery, Health, Problem, TraceRequest};
+use weft_api::{FlowsQuery, Health, PingRequest, Problem, TraceRequest};
 use weft_datapath::Kernel;
 use weft_store::Store;
 
@@ -145,6 +146,7 @@ fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
         .route("/v1/hosts/activity", get(hosts))
         .route("/v1/drops", get(drops))
         .route("/v1/trace", post(trace))
+        .route("/v1/ping", post(ping))
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(packets.clone())
@@ -194,6 +196,15 @@ async fn trace(State(packets): State<PacketThread>, Json(request): Json<TraceReq
         None => stopped(),
         Some(Ok(traced)) => Json(traced).into_response(),
         Some(Err(error)) => response(Problem::malformed(error.to_string())),
+    }
+}
+
+async fn ping(State(packets): State<PacketThread>, Json(request): Json<PingRequest>) -> Response {
+    match ping::ping(&packets, request).await {
+        Ok(pinged) => Json(pinged).into_response(),
+        Err(PingError::Stopped) => stopped(),
+        Err(error @ PingError::Request(_)) => response(Problem::malformed(error.to_string())),
+        Err(error @ PingError::Watch(_)) => response(Problem::unavailable(error.to_string())),
     }
 }
 

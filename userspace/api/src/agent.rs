@@ -405,3 +405,58 @@ pub struct TraceEgress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
+
+/// Body of `POST /v1/ping`: send a packet, and say what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingRequest {
+    /// Tenant of the ports; needed only where their names are not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Port whose workload seems to send it; it must be live on the answering host.
+    pub from: String,
+    /// Port of the workload that it is for.
+    pub to: String,
+    /// A SYN to this port instead of an ICMP echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_port: Option<u16>,
+}
+
+/// Answer of `POST /v1/ping`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingResponse {
+    /// The packet in words.
+    pub packet: String,
+    /// What `trace` says of it, asked just before it was sent.
+    pub trace: TraceResponse,
+    /// The tunnel by which it was seen to leave the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<PingTunnel>,
+    /// Reasons for which packets were dropped at the port of its sender meanwhile.
+    #[serde(default)]
+    pub dropped: Vec<String>,
+    /// The workload's answer, as it came back to the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<PingAnswer>,
+    /// Whether it did what `trace` says; none when that can't be told.
+    #[serde(default)]
+    pub agrees: Option<bool>,
+}
+
+/// A tunnel packet that was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingTunnel {
+    /// Outer destination.
+    pub address: String,
+    /// Its key, "INDEX.GENERATION".
+    pub key: String,
+}
+
+/// An answer to a ping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingAnswer {
+    /// What it was: "echo reply", "SYN-ACK: the port is open", "reset: the port is closed".
+    pub what: String,
+    /// Microseconds from sending to seeing it.
+    pub rtt_us: u64,
+}

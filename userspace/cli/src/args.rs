@@ -56,6 +56,12 @@ pub enum Format {
     Json,
     /// The same as YAML
     Yaml,
+    /// For `graph`
+    Svg,
+    /// For `graph`
+    Dot,
+    /// For `graph`
+    Mermaid,
 }
 
 /// The commands.
@@ -121,6 +127,20 @@ pub enum Command {
     },
     /// Say what would happen to a packet
     Trace(Trace),
+    /// Send a real packet from a port's host to another port, and compare its way with `trace` (exit status 1 if
+    /// it isn't answered, or goes another way)
+    Ping {
+        /// Port whose workload seems to send it, BRIDGE/PORT; it must be on the host that is asked
+        from: String,
+        /// Port of the workload that it is for
+        to: String,
+        /// tcp/PORT: a SYN instead of an ICMP echo request
+        what: Option<String>,
+    },
+    /// Show what ports, flows and drops are doing, live (without a terminal: once)
+    Top,
+    /// Draw the topology with its hosts: -o mermaid (the default), dot, svg or json
+    Graph,
     /// Show the other hosts: whether they answer, round trips, loss, MTU
     Hosts,
     /// Find what is wrong, and the command that mends it (exit status 3 if anything); also without weftd
@@ -132,8 +152,12 @@ pub enum Command {
         /// For which shell
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Folder to write weft.1, weft-apply.1, ... into
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// A topology file.

@@ -12,14 +12,17 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use miette::GraphicalReportHandler;
 use weft_api::client::{Client, ClientError, read_token};
 use weft_api::problem::kind;
 use weft_api::topology::Mistakes;
 
-use crate::args::{Cli, Command, Global};
-use crate::commands::{Session, apply, change, doctor, hosts, objects, observe, trace};
+use crate::args::{Cli, Command, Format, Global};
+use crate::commands::{
+    Session, apply, change, doctor, graph, hosts, objects, observe, ping, top, trace,
+};
 use crate::output::Output;
 
 /// How a command that did its work ends.
@@ -27,6 +30,8 @@ use crate::output::Output;
 pub enum Done {
     /// Exit status 0.
     Well,
+    /// Exit status 1, and what was printed says why.
+    Failed,
     /// Exit status 3: there are differences, or something is degraded.
     Differs,
 }
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Failed) => ExitCode::from(1),
         Ok(Done::Differs) => ExitCode::from(3),
         Err(error) => {
             report(&error);
@@ -49,7 +55,14 @@ fn run(cli: Cli) -> Result<Done> {
             clap_complete::generate(*shell, &mut Cli::command(), "weft", &mut io::stdout());
             return Ok(Done::Well);
         }
-        Command::Man => {
+        Command::Man {
+            folder: Some(folder),
+        } => {
+            clap_mangen::generate_to(Cli::command(), folder)
+                .with_context(|| format!("writing into {}", folder.display()))?;
+            return Ok(Done::Well);
+        }
+        Command::Man { folder: None } => {
             let page = clap_mangen::Man::new(Cli::command());
             page.render(&mut io::stdout())
                 .context("writing the manual page")?;
@@ -57,11 +70,27 @@ fn run(cli: Cli) -> Result<Done> {
         }
         _ => {}
     }
+    check_format(&cli);
     let session = session(&cli.global)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(dispatch(&session, cli))
+}
+
+/// Ends with a usage error where a drawing is asked of a command that draws nothing.
+fn check_format(cli: &Cli) {
+    let draws = matches!(cli.command, Command::Graph);
+    let is_drawing = matches!(
+        cli.global.output,
+        Format::Svg | Format::Dot | Format::Mermaid
+    );
+    if is_drawing && !draws {
+        let text = "`-o svg`, `-o dot` and `-o mermaid` are for `weft graph`";
+        Cli::command()
+            .error(ErrorKind::ArgumentConflict, text)
+            .exit();
+    }
 }
 
 fn session(global: &Global) -> Result<Session> {
@@ -95,10 +124,13 @@ async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
         Command::Drops { follow: true } => observe::follow_drops(session).await,
         Command::Trace(args) => trace::trace(session, &args).await,
         Command::Doctor => doctor::doctor(session, &cli.global.endpoint).await,
+        Command::Ping { from, to, what } => ping::ping(session, &from, &to, what.as_deref()).await,
+        Command::Top => top::top(session).await,
+        Command::Graph => graph::graph(session).await,
         Command::Hosts => hosts::hosts(session).await,
         Command::Status => observe::status(session).await,
         // Done before anything is connected.
-        Command::Completions { .. } | Command::Man => Ok(Done::Well),
+        Command::Completions { .. } | Command::Man { .. } => Ok(Done::Well),
     }
 }
 

@@ -34,7 +34,8 @@ impl Output {
         table: impl FnOnce() -> String,
     ) -> Result<()> {
         let text = match self.format {
-            Format::Table => table(),
+            // Drawings are what `graph` makes itself.
+            Format::Table | Format::Svg | Format::Dot | Format::Mermaid => table(),
             Format::Json => serde_json::to_string_pretty(value).context("writing JSON")? + "\n",
             Format::Yaml => serde_saphyr::to_string(&value).context("writing YAML")?,
         };

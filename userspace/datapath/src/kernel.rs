@@ -17,12 +17,14 @@ mod perf;
 mod syscall;
 mod takeover;
 mod version;
+mod watch_frames;
 
 pub use clock::monotonic_ns;
 pub use inject::{INJECT_PREFIX, InjectTap};
 pub use load::Programs;
 pub use perf::{MissReader, Waker};
 pub use version::check_version;
+pub use watch_frames::{FrameWatch, SeenFrame};
 
 use crate::{Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse};
 use links::Links;

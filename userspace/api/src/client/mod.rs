@@ -28,7 +28,8 @@ pub use endpoint::{Endpoint, EndpointError, PORT_DEFAULT};
 pub use error::ClientError;
 
 use crate::agent::{
-    DropInfo, FlowInfo, HostInfo, MaskInfo, PortInfo, Status, TraceRequest, TraceResponse,
+    DropInfo, FlowInfo, HostInfo, MaskInfo, PingRequest, PingResponse, PortInfo, Status,
+    TraceRequest, TraceResponse,
 };
 use crate::kinds::collection;
 use crate::problem::Problem;
@@ -193,6 +194,12 @@ impl Client {
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// `POST /v1/ping`.
+    pub async fn ping(&self, request: &PingRequest) -> Result<PingResponse, ClientError> {
+        self.send(Method::POST, "/v1/ping", Some(request), None)
+            .await
     }
 
     /// `POST /v1/trace`.

@@ -59,7 +59,9 @@ pub async fn export(session: &Session, kind: Option<Kind>) -> Result<Done> {
             let documents = export_json(&model, selection)?;
             session.output.show(&documents, String::new)?;
         }
-        Format::Table | Format::Yaml => session.output.text(&write(&model, selection))?,
+        Format::Table | Format::Yaml | Format::Svg | Format::Dot | Format::Mermaid => {
+            session.output.text(&write(&model, selection))?
+        }
     }
     Ok(Done::Well)
 }

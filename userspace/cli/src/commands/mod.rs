@@ -3,9 +3,13 @@
 pub mod apply;
 pub mod change;
 pub mod doctor;
+pub mod graph;
+pub mod graph_svg;
 pub mod hosts;
 pub mod objects;
 pub mod observe;
+pub mod ping;
+pub mod top;
 pub mod trace;
 
 use anyhow::{Result, anyhow};

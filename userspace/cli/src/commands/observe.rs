@@ -173,8 +173,8 @@ pub async fn follow_drops(session: &Session) -> Result<Done> {
         let now = fetch_drops(session).await?;
         for drop in newer(&before, &now) {
             let line = match session.output.format {
-                Format::Table => follow_line(&drop),
                 Format::Json | Format::Yaml => serde_json::to_string(&drop)? + "\n",
+                _ => follow_line(&drop),
             };
             session.output.text(&line)?;
         }

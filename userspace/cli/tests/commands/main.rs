@@ -571,3 +571,70 @@ fn hosts_are_shown_with_what_probes_say() {
     assert_eq!(json[1]["rtt_avg_us"], 1250);
     assert_eq!(json[2]["agent"]["heard_secs_ago"], 1);
 }
+
+#[test]
+fn the_graph_of_the_example_is_drawn_in_every_form() {
+    let server = example();
+    let mermaid = ok(&server, &["graph"]);
+    assert_eq!(mermaid, ok(&server, &["graph", "-o", "mermaid"]));
+    assert!(mermaid.starts_with("graph LR\n"), "{mermaid}");
+    let svg = ok(&server, &["graph", "-o", "svg"]);
+    let dot = ok(&server, &["graph", "-o", "dot"]);
+    for text in [&mermaid, &svg, &dot] {
+        for word in [
+            "router core",
+            "bridge web",
+            "host h2",
+            "db-2 (db2)",
+            "web 10.0.1.1/24",
+            "172.30.2.1",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(&server, &["graph", "-o", "json"])).unwrap();
+    assert_eq!(json["nodes"].as_array().unwrap().len(), 5);
+    assert_eq!(weft(&server, &["ports", "-o", "svg"]).status, 2);
+}
+
+#[test]
+fn without_a_terminal_top_prints_one_snapshot() {
+    let server = Server::start();
+    let text = ok(&server, &["top"]);
+    for word in ["ports", "flows", "drops", "dec_ttl(1)", "no_route"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(&server, &["top", "-o", "json"])).unwrap();
+    // A counter that rises by one with each sample, a second apart.
+    let rising = json["drops"][1]["packets_per_sec"].as_f64().unwrap();
+    assert!(rising > 0.0 && rising <= 1.0, "{json}");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let server = Server::start();
+    ok(&server, &["man", "--folder", path]);
+    let help = ok(&server, &["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(names.contains(&"doctor") && names.len() > 15, "{names:?}");
+    for name in names {
+        let page = std::fs::read_to_string(folder.path().join(format!("weft-{name}.1")));
+        let page = page.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            page.contains(".TH") && page.contains(".SH SYNOPSIS"),
+            "{name}"
+        );
+    }
+    let completions = ok(&server, &["completions", "bash"]);
+    assert!(completions.contains("doctor") && completions.contains("graph"));
+}

@@ -1,0 +1,162 @@
+//! `weft ping`: a real packet on the way that a workload's takes, beside what `trace` says of it.
+//!
+//! The packet goes through the same code as one that came up without a flow: by its flow if it has one, else by a new
+//! decision. It is told from others by its ICMP identifier or TCP port, on the wires of this host, as it leaves and as
+//! its answer comes.
+
+use super::Engine;
+use super::tracing_packets::TraceError;
+use std::net::IpAddr;
+use weft_api::{PingRequest, TraceRequest, TraceResponse};
+use weft_common::event::MissReason;
+use weft_common::{FlowKey, extract};
+use weft_datapath::{Datapath, HeldPacket, Miss};
+use weft_vnet::{Port, frame_for};
+
+/// A packet to send, and how to know it again.
+pub struct PingPlan {
+    /// What `trace` says of it.
+    pub trace: TraceResponse,
+    /// The packet in words.
+    pub text: String,
+    /// How to know it.
+    pub mark: Mark,
+    miss: Miss,
+}
+
+/// What tells a ping and its answer from other packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Sender.
+    pub source: IpAddr,
+    /// Receiver.
+    pub destination: IpAddr,
+    /// The TCP port that is asked; none for an echo.
+    pub tcp_port: Option<u16>,
+    /// ICMP identifier, or TCP source port.
+    pub number: u16,
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Makes the packet. `number` should differ from ping to ping.
+    ///
+    /// # Errors
+    /// [`TraceError`] when a port can't be found, isn't live here, or the two have no addresses of one family.
+    pub fn plan_ping(&self, request: &PingRequest, number: u16) -> Result<PingPlan, TraceError> {
+        let model = self.snapshot.model();
+        let find = |name: &str| {
+            let found = model.find_port(request.tenant.as_deref(), name);
+            found.map_err(|error| TraceError::Port(error.to_string()))
+        };
+        let (from, to) = (find(&request.from)?, find(&request.to)?);
+        let Some(bound) = self
+            .ports
+            .bound
+            .get(&from)
+            .filter(|it| it.attachment.is_some())
+        else {
+            let host = self
+                .snapshot
+                .activity(from)
+                .map(|(host, _)| self.host_name_of(host));
+            return Err(TraceError::Port(match host {
+                Some(host) => format!("{} is on host {host}: ask the weftd there", request.from),
+                None => format!("{} isn't live on any host", request.from),
+            }));
+        };
+        let (source, destination) = addresses(model.ports.get(&from), model.ports.get(&to))
+            .ok_or_else(|| {
+                TraceError::Port("the two have no addresses of one family".to_owned())
+            })?;
+        let text = match request.tcp_port {
+            None => format!("icmp {source} > {destination} echo"),
+            Some(port) => {
+                let (source, destination) = ((source, number), (destination, port));
+                let (source, destination) = (
+                    std::net::SocketAddr::from(source),
+                    std::net::SocketAddr::from(destination),
+                );
+                format!("tcp {source} > {destination} [syn]")
+            }
+        };
+        let mut frame = frame_for(&self.snapshot, &self.state, from, &text)
+            .map_err(|error| TraceError::Packet(error.to_string()))?;
+        if request.tcp_port.is_none() {
+            set_echo_identifier(&mut frame, number);
+        }
+        let trace = self.trace(&TraceRequest {
+            tenant: request.tenant.clone(),
+            from: request.from.clone(),
+            packet: Some(text.clone()),
+            hex: None,
+        })?;
+        Ok(PingPlan {
+            trace,
+            text,
+            mark: Mark {
+                source,
+                destination,
+                tcp_port: request.tcp_port,
+                number,
+            },
+            miss: Miss {
+                port: bound.key.index,
+                generation: bound.key.generation,
+                reason: MissReason::NoFlow as u8,
+                packet: HeldPacket::made(frame),
+            },
+        })
+    }
+
+    /// Sends it.
+    pub fn send_ping(&mut self, plan: &PingPlan) {
+        self.handle_misses(vec![plan.miss.clone()]);
+    }
+
+    /// Drops at the ping's port so far, by reason.
+    pub fn drops_at(&self, tenant: Option<&str>, port: &str) -> Vec<(String, u64)> {
+        let id = self.snapshot.model().find_port(tenant, port);
+        let path = id.map(|id| self.path(id)).unwrap_or_default();
+        let drops = self.report_drops().into_iter();
+        let here = drops.filter(|drop| drop.port.as_deref() == Some(path.as_str()));
+        here.map(|drop| (drop.reason, drop.packets)).collect()
+    }
+}
+
+/// First addresses of the two that are of one family.
+fn addresses(
+    from: Option<&std::sync::Arc<Port>>,
+    to: Option<&std::sync::Arc<Port>>,
+) -> Option<(IpAddr, IpAddr)> {
+    let (from, to) = (from?, to?);
+    from.addresses.iter().find_map(|source| {
+        let source = source.address;
+        let mut others = to.addresses.iter().map(|it| it.address);
+        let destination = others.find(|it| it.is_ipv4() == source.is_ipv4())?;
+        Some((source, destination))
+    })
+}
+
+/// Writes the identifier of an echo request and mends its checksum (RFC 1624).
+fn set_echo_identifier(frame: &mut [u8], number: u16) {
+    let mut key = FlowKey::default();
+    let Ok(headers) = extract(&*frame, 0, None, &mut key) else {
+        return;
+    };
+    let l3 = usize::from(headers.l3_offset);
+    let is_v6 = frame.get(l3).is_some_and(|first| first >> 4 == 6);
+    let l4 = l3 + if is_v6 { 40 } else { 20 };
+    let word = |frame: &[u8], at: usize| {
+        let bytes = frame.get(at..at + 2).and_then(|it| it.try_into().ok());
+        u32::from(u16::from_be_bytes(bytes.unwrap_or_default()))
+    };
+    let (checksum, old) = (word(frame, l4 + 2), word(frame, l4 + 4));
+    let mut sum = (!checksum & 0xffff) + (!old & 0xffff) + u32::from(number);
+    sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    for (at, value) in [(l4 + 2, checksum), (l4 + 4, number)] {
+        if let Some(bytes) = frame.get_mut(at..at + 2) {
+            bytes.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+}
