@@ -158,8 +158,9 @@ impl Bench {
         })
     }
 
-    /// Runs a program over the same frame again and again, as fast as the kernel can.
-    pub fn run_many(&mut self, program: &'static str, frame: &[u8], times: u32) {
+    /// Runs a program over the same frame again and again, as fast as the kernel can. Returns how long one run took,
+    /// on average.
+    pub fn run_many(&mut self, program: &'static str, frame: &[u8], times: u32) -> Duration {
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat: times,
@@ -167,7 +168,8 @@ impl Bench {
         };
         let program = self.kernel.programs().program(program);
         let program = program.expect("a program of this name");
-        program.test_run(options).expect("BPF_PROG_TEST_RUN");
+        let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+        result.duration
     }
 
     /// Installs a flow for the frame's key under `mask`.

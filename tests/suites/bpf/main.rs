@@ -14,5 +14,6 @@ mod miss;
 mod port;
 mod probe;
 mod select;
+mod tenants;
 mod underlay;
 mod verifier;
