@@ -227,6 +227,14 @@ impl Host {
         Ok(kib * 1024)
     }
 
+    /// Waits until the agent ended by itself, well.
+    pub fn wait_for_end(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("no agent runs")?;
+        let status = agent.wait(STOP_LIMIT)?;
+        ensure!(status.success(), "weftd of {} ended: {status}", self.name);
+        Ok(())
+    }
+
     /// An error if the agent ended by itself or panicked in a thread.
     pub fn check_agent(&mut self) -> Result<()> {
         if let Some(agent) = &mut self.agent {

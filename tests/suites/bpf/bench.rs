@@ -74,7 +74,7 @@ struct Pins(PathBuf);
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        let _ = Kernel::unpin_all(&self.0);
+        let _ = Kernel::release_pins(&self.0);
     }
 }
 

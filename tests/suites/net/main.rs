@@ -16,6 +16,7 @@ mod ipv6;
 mod offload;
 mod ping;
 mod probe;
+mod release;
 mod restart;
 mod router;
 mod seeing;

@@ -142,6 +142,8 @@ pub struct Engine<D> {
     has_network: bool,
     /// Whether what an earlier agent left has been gone through. Until then its flows go on forwarding.
     is_ready: bool,
+    /// Whether all that was in the kernel is gone, and stays gone.
+    is_released: bool,
     started: Instant,
 }
 
@@ -200,6 +202,7 @@ impl<D: Datapath> Engine<D> {
             has_topology: false,
             has_network: false,
             is_ready: false,
+            is_released: false,
             started: Instant::now(),
         }
     }
@@ -207,6 +210,8 @@ impl<D: Datapath> Engine<D> {
     /// Takes one message.
     pub fn handle(&mut self, message: Message<D>) {
         match message {
+            Message::Topology(..) | Message::State(_) | Message::Network(_) if self.is_released => {
+            }
             Message::Topology(model, activity) => self.take_topology(model, activity),
             Message::State(changes) => self.take_state(changes),
             Message::Network(network) => self.take_network(network),
@@ -217,6 +222,9 @@ impl<D: Datapath> Engine<D> {
 
     /// What must happen about once a second.
     pub fn tick(&mut self) {
+        if self.is_released {
+            return;
+        }
         let now = self.now_secs();
         self.sweep_flows(now);
         self.retire_made_slots(now);
@@ -228,6 +236,21 @@ impl<D: Datapath> Engine<D> {
         self.peers.free_indices(now);
         self.retry_attachments();
         self.audit(now);
+    }
+
+    /// Takes all that it put into the kernel out again. From here on it does nothing more.
+    ///
+    /// # Errors
+    /// What the kernel keeps, in words.
+    pub fn release(&mut self) -> Result<(), String> {
+        self.is_released = true;
+        self.is_ready = false;
+        self.datapath.release().map_err(|error| error.to_string())
+    }
+
+    /// Name of this host.
+    pub fn host_name(&self) -> &str {
+        &self.host_name
     }
 
     /// Whether it has acted on a topology and a look at the host's network: what it published is whole.

@@ -22,12 +22,14 @@ use memory::Memory;
 use packet_thread::PacketThread;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use store_sync::StoreSync;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use weft_datapath::network::watch_network;
 use weft_datapath::{Datapath, FlowTable, Kernel, KernelConfig, PortTable};
-use weft_store::Seen;
+use weft_store::{Seen, Store};
 
 /// The agent of Weft on this host.
 #[derive(Parser)]
@@ -39,6 +41,9 @@ struct Arguments {
     /// Say what would be attached, and what stands in the way; change nothing.
     #[arg(long)]
     check: bool,
+    /// Take out of the kernel what a weftd that is gone left there, and end; with HOST only if that is this host.
+    #[arg(long, value_name = "HOST", num_args = 0..=1, default_missing_value = "", conflicts_with = "check")]
+    release: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,16 +58,13 @@ fn main() -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
+    if let Some(host) = arguments.release {
+        return runtime.block_on(release(&config, &host));
+    }
     runtime.block_on(run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let token = config
-        .store
-        .token_file
-        .as_deref()
-        .or(config.api.token_file.as_deref());
-    let token = token.map(config::read_token).transpose()?;
     let memory = Memory::new(&config.state_folder(), &config.host);
     // Another URL is another store, by an operator's will.
     let remembered = memory.load();
@@ -72,13 +74,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .unwrap_or_default();
     let remembered = remembered.filter(|it| it.url == config.store.url);
     let seen = remembered.as_ref().map(|it| Seen::of(&it.contents));
-    let store = weft_store::open(&config.store.url, token.as_deref(), seen)
-        .with_context(|| format!("opening the store {}", config.store.url))?;
+    let store = open_store(&config, seen)?;
     let (updates, updates_out) = mpsc::unbounded_channel();
     let (remotes, remotes_out) = watch::channel(Vec::new());
     let engine = open_engine(&config, &generations, updates, remotes)?;
     let (packets, thread) = PacketThread::start(engine)?;
-    server::serve(&config.api, store.clone(), packets.clone()).await?;
+    let released = Arc::new(Notify::new());
+    server::serve(
+        &config.api,
+        store.clone(),
+        packets.clone(),
+        released.clone(),
+    )
+    .await?;
     if let Some(address) = config.metrics.listen {
         server::serve_metrics(address, packets.clone()).await?;
     }
@@ -102,11 +110,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(host = config.host, "weftd runs");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut watchdog = tokio::time::interval(std::time::Duration::from_millis(500));
+    let mut watchdog = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = released.notified() => {
+                // Whoever asked is to hear of it.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return Ok(());
+            }
             _ = watchdog.tick() => {
                 if thread.is_finished() {
                     anyhow::bail!("the packet thread ended; what is installed goes on forwarding");
@@ -124,6 +137,37 @@ async fn run(config: Config) -> anyhow::Result<()> {
     network.abort();
     tracing::info!("weftd stops; what is installed goes on forwarding");
     Ok(())
+}
+
+/// `--release`: what a weftd that is gone left goes.
+async fn release(config: &Config, host: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        host.is_empty() || host == config.host,
+        "the configuration is that of host {}, not of {host}",
+        config.host
+    );
+    let pin = config.pin();
+    if !Kernel::release_pins(&pin)? {
+        println!("{}: nothing is left in the kernel", config.host);
+        return Ok(());
+    }
+    println!("{}: released, {} is gone", config.host, pin.display());
+    let store = open_store(config, None)?;
+    if let Err(warning) = server::withdraw(&*store, &config.host).await {
+        println!("{warning}");
+    }
+    Ok(())
+}
+
+fn open_store(config: &Config, seen: Option<Seen>) -> anyhow::Result<Arc<dyn Store>> {
+    let token = config
+        .store
+        .token_file
+        .as_deref()
+        .or(config.api.token_file.as_deref());
+    let token = token.map(config::read_token).transpose()?;
+    weft_store::open(&config.store.url, token.as_deref(), seen)
+        .with_context(|| format!("opening the store {}", config.store.url))
 }
 
 /// Opens the datapath and takes over the keys that an earlier agent gave out.

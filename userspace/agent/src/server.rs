@@ -18,10 +18,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
-use weft_api::{FlowsQuery, Health, PingRequest, Problem, TraceRequest};
+use tokio::sync::Notify;
+use weft_api::{
+    FlowsQuery, Health, PingRequest, Problem, ReleaseRequest, Released, StateUpdate, TraceRequest,
+};
 use weft_datapath::Kernel;
 use weft_store::Store;
+
+/// How long the store may take to hear of a release.
+const WITHDRAW_MAX: Duration = Duration::from_secs(5);
 
 /// Listens and serves until the agent stops.
 ///
@@ -31,8 +38,10 @@ pub async fn serve(
     config: &Api,
     store: Arc<dyn Store>,
     packets: PacketThread,
+    released: Arc<Notify>,
 ) -> anyhow::Result<()> {
-    let routes = agent_routes(packets, store.clone()).merge(weft_store::server::routes(store));
+    let routes =
+        agent_routes(packets, store.clone(), released).merge(weft_store::server::routes(store));
     let unix = listen_unix(&config.unix)?;
     tokio::spawn(serve_on_unix(unix, routes.clone()));
     if let Some(address) = config.listen {
@@ -139,7 +148,7 @@ async fn require_token(State(token): State<Arc<str>>, request: Request, next: Ne
     next.run(request).await
 }
 
-fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
+fn agent_routes(packets: PacketThread, store: Arc<dyn Store>, released: Arc<Notify>) -> Router {
     Router::new()
         .route("/v1/flows", get(flows))
         .route("/v1/ports/activity", get(ports))
@@ -153,7 +162,12 @@ fn agent_routes(packets: PacketThread, store: Arc<dyn Store>) -> Router {
         .merge(
             Router::new()
                 .route("/v1/status", get(status))
-                .with_state((packets, store)),
+                .with_state((packets.clone(), store.clone())),
+        )
+        .merge(
+            Router::new()
+                .route("/v1/release", post(release))
+                .with_state((packets, store, released)),
         )
 }
 
@@ -206,6 +220,54 @@ async fn ping(State(packets): State<PacketThread>, Json(request): Json<PingReque
         Err(error @ PingError::Request(_)) => response(Problem::malformed(error.to_string())),
         Err(error @ PingError::Watch(_)) => response(Problem::unavailable(error.to_string())),
     }
+}
+
+/// Takes everything out of the kernel, tells the store, and has weftd end.
+async fn release(
+    State((packets, store, released)): State<(PacketThread, Arc<dyn Store>, Arc<Notify>)>,
+    Json(request): Json<ReleaseRequest>,
+) -> Response {
+    let done = packets
+        .ask(move |engine| {
+            let host = engine.host_name().to_owned();
+            match request.host {
+                Some(other) if other != host => {
+                    Err(format!("this is the weftd of host {host}, not of {other}"))
+                }
+                _ => engine.release().map(|()| host),
+            }
+        })
+        .await;
+    match done {
+        None => stopped(),
+        Some(Err(problem)) => response(Problem::malformed(problem)),
+        Some(Ok(host)) => {
+            tracing::info!("released: nothing of weftd is left in the kernel");
+            let warnings: Vec<String> = withdraw(&*store, &host).await.err().into_iter().collect();
+            released.notify_one();
+            Json(Released { host, warnings }).into_response()
+        }
+    }
+}
+
+/// Takes back from the store what a host said of its ports, and the addresses that it learned.
+///
+/// # Errors
+/// Why the store doesn't know, in words.
+pub async fn withdraw(store: &dyn Store, host: &str) -> Result<(), String> {
+    let nothing = StateUpdate {
+        replace: true,
+        ..StateUpdate::default()
+    };
+    let told = tokio::time::timeout(WITHDRAW_MAX, store.update_state(host, nothing)).await;
+    let why = match told {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", WITHDRAW_MAX.as_secs()),
+    };
+    Err(format!(
+        "the store still says that ports are live on {host}: {why}"
+    ))
 }
 
 async fn answer<T, Q>(packets: &PacketThread, question: Q) -> Response

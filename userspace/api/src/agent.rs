@@ -460,3 +460,22 @@ pub struct PingAnswer {
     /// Microseconds from sending to seeing it.
     pub rtt_us: u64,
 }
+
+/// Body of `POST /v1/release`: everything that this weftd put into its kernel goes, and then weftd ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// Name of the host that is meant; another one's weftd refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// Answer of `POST /v1/release`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Name of the host.
+    pub host: String,
+    /// What could not be done besides, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}

@@ -17,8 +17,9 @@ pub mod types;
 
 pub use agent::{
     AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo, HostState, MaskInfo,
-    PeerInfo, PingAnswer, PingRequest, PingResponse, PingTunnel, PortInfo, PortState, Status,
-    StoreStatus, TraceEgress, TraceRequest, TraceResponse, TraceStep,
+    PeerInfo, PingAnswer, PingRequest, PingResponse, PingTunnel, PortInfo, PortState,
+    ReleaseRequest, Released, Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse,
+    TraceStep,
 };
 pub use client::{Client, ClientError, Endpoint};
 pub use plan::{Plan, PlanLine};

@@ -147,6 +147,9 @@ pub enum Command {
     Doctor,
     /// Show how weftd is (exit status 3 if degraded)
     Status,
+    /// Work on the host itself
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -186,6 +189,20 @@ pub enum PortCommand {
     Unbind {
         /// BRIDGE/PORT
         port: String,
+    },
+}
+
+/// Commands on a host.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Take every program, pin, tap and rule of Weft out of the host's kernel, and end its weftd. Without a running
+    /// weftd this works on what it left, on the host itself
+    Release {
+        /// Name of the host: refused if it is another one's weftd that answers
+        host: Option<String>,
+        /// weftd's configuration, read when no weftd answers
+        #[arg(long, value_name = "FILE", default_value = "/etc/weft/weftd.toml")]
+        config: PathBuf,
     },
 }
 

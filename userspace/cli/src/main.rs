@@ -19,9 +19,9 @@ use weft_api::client::{Client, ClientError, read_token};
 use weft_api::problem::kind;
 use weft_api::topology::Mistakes;
 
-use crate::args::{Cli, Command, Format, Global};
+use crate::args::{Cli, Command, Format, Global, HostCommand};
 use crate::commands::{
-    Session, apply, change, doctor, graph, hosts, objects, observe, ping, top, trace,
+    Session, apply, change, doctor, graph, host, hosts, objects, observe, ping, top, trace,
 };
 use crate::output::Output;
 
@@ -129,6 +129,9 @@ async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
         Command::Graph => graph::graph(session).await,
         Command::Hosts => hosts::hosts(session).await,
         Command::Status => observe::status(session).await,
+        Command::Host(HostCommand::Release { host, config }) => {
+            host::release(session, host.as_deref(), &config).await
+        }
         // Done before anything is connected.
         Command::Completions { .. } | Command::Man { .. } => Ok(Done::Well),
     }

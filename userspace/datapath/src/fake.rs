@@ -261,6 +261,14 @@ impl Datapath for Fake {
         Ok(())
     }
 
+    fn release(&mut self) -> Result<(), Error> {
+        *self = Fake {
+            interfaces: std::mem::take(&mut self.interfaces),
+            ..Fake::default()
+        };
+        Ok(())
+    }
+
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
         let slot = self
             .slots

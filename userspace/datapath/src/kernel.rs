@@ -32,7 +32,7 @@ use maps::Maps;
 use nix::fcntl::Flock;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weft_common::flood::FloodList;
 use weft_common::peer::{AddressBytes, PeerRecord};
@@ -53,6 +53,7 @@ pub struct Kernel {
     maps: Maps,
     inject: InjectTap,
     reader: MissReader,
+    pin: PathBuf,
     /// Held for as long as this agent runs: a folder of pins has one agent.
     _lock: Flock<File>,
 }
@@ -79,6 +80,7 @@ impl Kernel {
             maps,
             inject,
             reader,
+            pin: config.pin.clone(),
             _lock: lock,
         })
     }
@@ -105,10 +107,18 @@ impl Kernel {
         self.maps.generation_max()
     }
 
-    /// Gives programs, maps and links to nobody: removes every pin. For tests and `weft host release`.
-    pub fn unpin_all(pin: &std::path::Path) -> Result<(), Error> {
-        filters::Filters::new(pin).detach_all()?;
-        bpffs::remove(pin)
+    /// What an agent that is gone left under its folder of pins: everything is detached, and every pin removed.
+    /// False when there was nothing. Only in the agent's network namespace, where the kernel has no TCX.
+    ///
+    /// # Errors
+    /// [`Error::PinInUse`] while an agent runs; what the kernel keeps.
+    pub fn release_pins(pin: &Path) -> Result<bool, Error> {
+        if !pin.exists() {
+            return Ok(false);
+        }
+        let _lock = bpffs::lock(pin)?;
+        detach_all(pin)?;
+        Ok(true)
     }
 
     /// The loaded programs, for BPF_PROG_TEST_RUN.
@@ -244,6 +254,10 @@ impl Datapath for Kernel {
         self.links.attach_underlay(&mut self.programs, interface)
     }
 
+    fn release(&mut self) -> Result<(), Error> {
+        detach_all(&self.pin)
+    }
+
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
         self.inject.write(&packet.to_inject(target, port))
     }
@@ -255,6 +269,15 @@ impl Datapath for Kernel {
     fn drops(&self, port: u16) -> Result<Vec<(DropReason, u64)>, Error> {
         Ok(self.maps.counters.drops(port))
     }
+}
+
+/// Detaches all that is attached, and removes the folder of pins with those above it that Weft made.
+fn detach_all(pin: &Path) -> Result<(), Error> {
+    filters::Filters::new(pin).detach_all()?;
+    links::detach_all(pin);
+    bpffs::remove(pin)?;
+    bpffs::remove_if_empty(pin.parent());
+    Ok(())
 }
 
 /// Index of an interface in the calling thread's network namespace.

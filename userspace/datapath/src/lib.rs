@@ -137,6 +137,8 @@ pub trait Datapath {
     fn detach_other_ports(&mut self, keep: &BTreeSet<u16>);
     /// Attaches `from_underlay` to an interface.
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error>;
+    /// Detaches everything and removes every pin: nothing is forwarded from here on.
+    fn release(&mut self) -> Result<(), Error>;
     /// Sends a packet through a slot, as if it came from `port` (0: from none).
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error>;
     /// Traffic of a port.

@@ -28,8 +28,8 @@ pub use endpoint::{Endpoint, EndpointError, PORT_DEFAULT};
 pub use error::ClientError;
 
 use crate::agent::{
-    DropInfo, FlowInfo, HostInfo, MaskInfo, PingRequest, PingResponse, PortInfo, Status,
-    TraceRequest, TraceResponse,
+    DropInfo, FlowInfo, HostInfo, MaskInfo, PingRequest, PingResponse, PortInfo, ReleaseRequest,
+    Released, Status, TraceRequest, TraceResponse,
 };
 use crate::kinds::collection;
 use crate::problem::Problem;
@@ -205,6 +205,12 @@ impl Client {
     /// `POST /v1/trace`.
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceResponse, ClientError> {
         self.send(Method::POST, "/v1/trace", Some(request), None)
+            .await
+    }
+
+    /// `POST /v1/release`.
+    pub async fn release(&self, request: &ReleaseRequest) -> Result<Released, ClientError> {
+        self.send(Method::POST, "/v1/release", Some(request), None)
             .await
     }
 

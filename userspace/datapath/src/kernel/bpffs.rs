@@ -60,6 +60,14 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes `weft`, the folder that folders of pins are in by default, with its last one.
+pub fn remove_if_empty(folder: Option<&Path>) {
+    if let Some(folder) = folder.filter(|folder| *folder == Path::new(MOUNT_POINT).join("weft")) {
+        // Refused while anything is in it.
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
 /// Names of what is in a folder of pins; none when there is no such folder.
 pub fn names(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

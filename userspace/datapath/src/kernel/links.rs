@@ -163,6 +163,14 @@ impl Links {
     }
 }
 
+/// Detaches every pinned link. Those of interfaces that are gone are detached already.
+pub fn detach_all(pin: &Path) {
+    let folder = pin.join("links");
+    for name in bpffs::names(&folder) {
+        detach_pin(&folder.join(name));
+    }
+}
+
 fn port_link(port: u16) -> String {
     format!("port_{port}")
 }

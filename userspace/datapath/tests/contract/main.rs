@@ -382,7 +382,7 @@ fn what_is_released_leaves_qdiscs_as_they_were() {
             kernel.attach_port(subject::PORT, "lo").unwrap();
             meanwhile.iter().for_each(|command| drop(tc(command)));
             drop(kernel);
-            Kernel::unpin_all(&config.pin).unwrap();
+            Kernel::release_pins(&config.pin).unwrap();
             let after = shown();
             if meanwhile.is_empty() {
                 assert_eq!(after, untouched);

@@ -140,7 +140,7 @@ pub fn in_namespace(pin: PathBuf, test: impl FnOnce(PathBuf) + Send + 'static) {
     struct Pins(PathBuf);
     impl Drop for Pins {
         fn drop(&mut self) {
-            let _ = Kernel::unpin_all(&self.0);
+            let _ = Kernel::release_pins(&self.0);
         }
     }
     let thread = std::thread::spawn(move || {

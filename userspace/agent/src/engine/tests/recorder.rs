@@ -148,6 +148,10 @@ impl Datapath for Recorder {
         self.fake.attach_underlay(interface)
     }
 
+    fn release(&mut self) -> Result<(), Error> {
+        self.fake.release()
+    }
+
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
         self.log.push(Event::Injected(target));
         self.fake.inject(target, port, packet)
