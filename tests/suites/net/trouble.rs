@@ -46,19 +46,17 @@ fn wait_for_status(net: &Network, host: &str, words: &[&str]) -> Result<Status> 
     found.context("no status")
 }
 
-/// What an agent remembers is on disk.
-fn wait_until_remembered(net: &Network, host: &str, word: &str) -> Result<()> {
+/// Waits until what an agent remembers on disk is all of it: that each port is live, too.
+fn wait_until_remembered(net: &Network, host: &str) -> Result<()> {
     let path = net.host(host)?.state_folder();
     let path = path.join(format!("{host}.remembered.json"));
-    wait::until_ok(
-        &format!("{word} in {}", path.display()),
-        STATE_LIMIT,
-        || {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            ensure!(text.contains(word), "{} bytes", text.len());
-            Ok(())
-        },
-    )
+    let ports = topology().ports().len();
+    wait::until_ok(&format!("all in {}", path.display()), STATE_LIMIT, || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let live = text.matches("port_activity").count();
+        ensure!(live == ports, "{live} of {ports} ports");
+        Ok(())
+    })
 }
 
 #[scenario]
@@ -68,7 +66,7 @@ fn a_host_that_restarts_without_its_store_decides_by_what_it_remembers(
     let net = run.two_hosts()?;
     net.apply(&topology())?;
     net.ping("web-1", "web-2")?;
-    wait_until_remembered(net, "h2", "web-3")?;
+    wait_until_remembered(net, "h2")?;
     let before = net.weft("h2")?.port("acme", "web/web-2")?.key;
     // h1 holds the store, and both forget all that is pinned on h2: as after a reboot there.
     net.host_mut("h1")?.kill_agent()?;
@@ -77,6 +75,14 @@ fn a_host_that_restarts_without_its_store_decides_by_what_it_remembers(
     net.host_mut("h2")?.start_agent()?;
     let status = wait_for_status(net, "h2", &["weftd+http", "is remembered"])?;
     ensure!(status.revision > 0, "{status:?}");
+    let weft = net.weft("h2")?;
+    wait::until_ok("h2's ports to be active", STATE_LIMIT, || {
+        for port in ["web/web-2", "web/web-3"] {
+            let port = weft.port("acme", port)?;
+            ensure!(port.state == "active", "{port:?}");
+        }
+        Ok(())
+    })?;
     // Flows that h1 has, under the key that it knows, and new ones on h2.
     net.ping("web-1", "web-2")?;
     net.ping("web-2", "web-3")?;
@@ -93,7 +99,7 @@ fn a_store_that_comes_back_empty_is_refused_by_name(run: &mut Run) -> Result<()>
     let net = run.two_hosts()?;
     net.apply(&topology())?;
     net.ping("web-1", "web-2")?;
-    wait_until_remembered(net, "h1", "web-3")?;
+    wait_until_remembered(net, "h1")?;
     let store = net.host("h1")?.state_folder().join("store.redb");
     net.host_mut("h1")?.kill_agent()?;
     let kept = store.with_extension("kept");
@@ -139,6 +145,83 @@ fn a_full_disk_is_said_and_stops_no_packet(run: &mut Run) -> Result<()> {
     net.apply_yaml(&yaml)?.success()?;
     net.wait_until_active(&topology())?;
     net.ping("web-1", "web-2")
+}
+
+#[scenario]
+fn a_mistake_in_the_configuration_is_named_and_stops_no_packet(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let pinging = net.ping_in_background("web-1", "web-2")?;
+    let good = fs::read_to_string(net.host("h1")?.config_path())?;
+    net.host_mut("h1")?.kill_agent()?;
+    let host = net.host("h1")?;
+    for (found, put, words) in [
+        (
+            "[underlay]",
+            "[undrlay]",
+            &["undrlay", "expected", "line 2"][..],
+        ),
+        ("host = ", "host = 5 #", &["line 1", "expected a string"]),
+        (
+            "interfaces = [\"under0\"]",
+            "interfaces = []",
+            &["line 3, column 1", "expected at least one interface"],
+        ),
+    ] {
+        host.write_config(&good.replacen(found, put, 1))?;
+        let refused = host.run_agent(&[])?;
+        let is_named = words.iter().all(|word| refused.stderr.contains(word));
+        ensure!(
+            !refused.status.success() && is_named,
+            "{}",
+            refused.describe()
+        );
+    }
+    host.write_config(&good)?;
+    net.host_mut("h1")?.start_agent()?;
+    net.wait_until_active(&topology())?;
+    pinging.stop()?.all_answered().map(drop)
+}
+
+#[scenario]
+fn an_agent_that_does_not_stay_up_says_so_and_packets_pass(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let pinging = net.ping_in_background("web-1", "web-2")?;
+    for _ in 0..5 {
+        net.host_mut("h1")?.kill_agent()?;
+        net.host_mut("h1")?.start_agent()?;
+    }
+    net.wait_until_active(&topology())?;
+    wait_for_status(net, "h1", &["weftd started", "it was killed, or crashed"])?;
+    let log = fs::read_to_string(net.host("h1")?.log_path())?;
+    ensure!(log.contains("weftd doesn't stay up"), "{log}");
+    net.ping("web-1", "web-3")?;
+    pinging.stop()?.all_answered().map(drop)
+}
+
+#[scenario]
+fn an_interface_that_was_made_anew_while_no_agent_ran_is_attached(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let before = net.host("h2")?.namespace().interface_index("web2")?;
+    net.host_mut("h2")?.kill_agent()?;
+    net.remove_interface("web-2")?;
+    net.make_interface("web-2")?;
+    let after = net.host("h2")?.namespace().interface_index("web2")?;
+    ensure!(before != after, "the same index");
+    net.host_mut("h2")?.start_agent()?;
+    net.wait_until_active(&topology())?;
+    // Under the key that h1's flows have.
+    net.ping("web-1", "web-2")?;
+    net.ping("web-2", "web-3")?;
+    // One link for each port and the underlay interface: the dead one is swept.
+    let links = net.host("h2")?.attached_programs()?;
+    ensure!(links.len() == 3, "{links:?}");
+    Ok(())
 }
 
 /// A small file system for h1's store.

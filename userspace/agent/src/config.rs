@@ -182,9 +182,10 @@ impl Config {
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let config: Config =
             toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        config
-            .check()
-            .with_context(|| format!("in {}", path.display()))?;
+        config.check().map_err(|error| {
+            let place = place_of(&error.to_string(), &text);
+            error.context(format!("in {}{place}", path.display()))
+        })?;
         Ok(config)
     }
 
@@ -241,6 +242,25 @@ impl Config {
     }
 }
 
+/// Where the field is that a message begins with, in words: `api.listen: ...` is about `listen` under `[api]`.
+/// Nothing for one that isn't in the text.
+fn place_of(message: &str, text: &str) -> String {
+    let (field, _) = message.split_once(':').unwrap_or_default();
+    let (table, key) = field.split_once('.').unwrap_or(("", field));
+    let mut current = "";
+    for (number, line) in text.lines().enumerate() {
+        let trimmed = line.trim_start();
+        let words = trimmed.split(['=', ']', ' ']).next().unwrap_or_default();
+        if let Some(name) = words.strip_prefix('[') {
+            current = name;
+        } else if current == table && words == key {
+            let column = line.len() - trimmed.len() + 1;
+            return format!(", line {}, column {column}", number + 1);
+        }
+    }
+    String::new()
+}
+
 /// The first line of a token file.
 ///
 /// # Errors
@@ -275,6 +295,15 @@ mod tests {
             .to_string();
         assert!(error.contains("token_file"), "{error}");
         assert!(parse("listen = \"172.30.1.1:7443\"\ntoken_file = \"/etc/weft/token\"").is_ok());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_named_with_its_place() {
+        let text = "host = \"h1\"\n[limits]\nflows = 1\n[underlay]\n  interfaces = []\n";
+        let place = |message: &str| place_of(message, text);
+        assert_eq!(place("underlay.interfaces: expected"), ", line 5, column 3");
+        assert_eq!(place("host: expected"), ", line 1, column 1");
+        assert_eq!(place("api.listen: it needs"), "");
     }
 
     #[test]

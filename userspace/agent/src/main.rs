@@ -11,6 +11,7 @@ mod metrics;
 mod miss_queue;
 mod packet_thread;
 mod ping;
+mod runs;
 mod server;
 mod store_sync;
 
@@ -20,9 +21,10 @@ use config::Config;
 use engine::{Engine, EngineConfig, Message};
 use memory::Memory;
 use packet_thread::PacketThread;
+use runs::Runs;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store_sync::StoreSync;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,10 +63,18 @@ fn main() -> anyhow::Result<()> {
     if let Some(host) = arguments.release {
         return runtime.block_on(release(&config, &host));
     }
-    runtime.block_on(run(config))
+    let runs = Arc::new(Mutex::new(Some(Runs::start(
+        &config.state_folder(),
+        &config.host,
+    ))));
+    let result = runtime.block_on(run(config, runs.clone()));
+    if let Some(runs) = runs.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        runs.end(&result);
+    }
+    result
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, runs: server::SharedRuns) -> anyhow::Result<()> {
     let memory = Memory::new(&config.state_folder(), &config.host);
     // Another URL is another store, by an operator's will.
     let remembered = memory.load();
@@ -85,6 +95,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         store.clone(),
         packets.clone(),
         released.clone(),
+        runs,
     )
     .await?;
     if let Some(address) = config.metrics.listen {

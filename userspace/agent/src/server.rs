@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::metrics::{self, Figures};
 use crate::packet_thread::PacketThread;
 use crate::ping::{self, PingError};
+use crate::runs::Runs;
 use anyhow::Context;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -17,7 +18,7 @@ use axum::{Json, Router};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
@@ -26,6 +27,9 @@ use weft_api::{
 };
 use weft_datapath::Kernel;
 use weft_store::Store;
+
+/// This run among the earlier ones; none once it ends.
+pub type SharedRuns = Arc<Mutex<Option<Runs>>>;
 
 /// How long the store may take to hear of a release.
 const WITHDRAW_MAX: Duration = Duration::from_secs(5);
@@ -39,9 +43,10 @@ pub async fn serve(
     store: Arc<dyn Store>,
     packets: PacketThread,
     released: Arc<Notify>,
+    runs: SharedRuns,
 ) -> anyhow::Result<()> {
-    let routes =
-        agent_routes(packets, store.clone(), released).merge(weft_store::server::routes(store));
+    let routes = agent_routes(packets, store.clone(), released, runs)
+        .merge(weft_store::server::routes(store));
     let unix = listen_unix(&config.unix)?;
     tokio::spawn(serve_on_unix(unix, routes.clone()));
     if let Some(address) = config.listen {
@@ -148,7 +153,12 @@ async fn require_token(State(token): State<Arc<str>>, request: Request, next: Ne
     next.run(request).await
 }
 
-fn agent_routes(packets: PacketThread, store: Arc<dyn Store>, released: Arc<Notify>) -> Router {
+fn agent_routes(
+    packets: PacketThread,
+    store: Arc<dyn Store>,
+    released: Arc<Notify>,
+    runs: SharedRuns,
+) -> Router {
     Router::new()
         .route("/v1/flows", get(flows))
         .route("/v1/ports/activity", get(ports))
@@ -159,11 +169,11 @@ fn agent_routes(packets: PacketThread, store: Arc<dyn Store>, released: Arc<Noti
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(packets.clone())
-        .merge(
-            Router::new()
-                .route("/v1/status", get(status))
-                .with_state((packets.clone(), store.clone())),
-        )
+        .merge(Router::new().route("/v1/status", get(status)).with_state((
+            packets.clone(),
+            store.clone(),
+            runs,
+        )))
         .merge(
             Router::new()
                 .route("/v1/release", post(release))
@@ -191,7 +201,9 @@ async fn drops(State(packets): State<PacketThread>) -> Response {
 }
 
 /// The packet thread knows whether it could follow the store; the store itself knows whether it can now.
-async fn status(State((packets, store)): State<(PacketThread, Arc<dyn Store>)>) -> Response {
+async fn status(
+    State((packets, store, runs)): State<(PacketThread, Arc<dyn Store>, SharedRuns)>,
+) -> Response {
     let Some(mut status) = packets.ask(|engine| engine.report_status()).await else {
         return stopped();
     };
@@ -201,6 +213,11 @@ async fn status(State((packets, store)): State<(PacketThread, Arc<dyn Store>)>) 
         status.problems.push(format!("store {}: {why}", now.url));
         status.state = Health::Degraded;
         status.store = now;
+    }
+    let runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(problem) = runs.as_ref().and_then(Runs::problem) {
+        status.problems.push(problem.to_owned());
+        status.state = Health::Degraded;
     }
     Json(status).into_response()
 }
