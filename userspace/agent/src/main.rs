@@ -119,6 +119,29 @@ async fn run(config: Config, runs: server::SharedRuns) -> anyhow::Result<()> {
         packets.send(Message::Network(network))
     }));
     tracing::info!(host = config.host, "weftd runs");
+    let ended = || {
+        [
+            (thread.is_finished(), "the packet thread ended"),
+            (sync.is_finished(), "the store isn't followed any more"),
+            (
+                network.is_finished(),
+                "the host's network can't be watched any more",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(is_finished, what)| is_finished.then_some(what))
+    };
+    wait_for_end(&released, ended).await?;
+    sync.abort();
+    network.abort();
+    Ok(())
+}
+
+/// Waits until weftd is to end: a signal, a release, or a part of it that `ended`.
+async fn wait_for_end(
+    released: &Notify,
+    ended: impl Fn() -> Option<&'static str>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut watchdog = tokio::time::interval(Duration::from_millis(500));
@@ -132,20 +155,12 @@ async fn run(config: Config, runs: server::SharedRuns) -> anyhow::Result<()> {
                 return Ok(());
             }
             _ = watchdog.tick() => {
-                if thread.is_finished() {
-                    anyhow::bail!("the packet thread ended; what is installed goes on forwarding");
-                }
-                if sync.is_finished() {
-                    anyhow::bail!("the store isn't followed any more; what is installed goes on forwarding");
-                }
-                if network.is_finished() {
-                    anyhow::bail!("the host's network can't be watched any more; what is installed goes on forwarding");
+                if let Some(what) = ended() {
+                    anyhow::bail!("{what}; what is installed goes on forwarding");
                 }
             }
         }
     }
-    sync.abort();
-    network.abort();
     tracing::info!("weftd stops; what is installed goes on forwarding");
     Ok(())
 }
