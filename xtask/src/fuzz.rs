@@ -100,10 +100,11 @@ fn sow(ws: &Workspace, name: &str) -> Result<()> {
         .with_context(|| format!("cannot make {}", corpus.display()))?;
     for (number, odd) in odd_packets::ODD_PACKETS.iter().enumerate() {
         let bytes = unhex(odd.bytes).with_context(|| odd.what)?;
-        let seed = if name == "extract" {
-            [&[0], &[2; 12][..], &bytes].concat()
-        } else {
-            bytes[2..].to_vec()
+        let seed = match name {
+            "extract" => [&[0], &[2; 12][..], &bytes].concat(),
+            // Pieces of 68 bytes.
+            "fragment" => [&[0, 68], &bytes[2..]].concat(),
+            _ => bytes[2..].to_vec(),
         };
         let path = corpus.join(format!("odd-{number}"));
         std::fs::write(&path, seed).with_context(|| format!("cannot write {}", path.display()))?;

@@ -2,6 +2,7 @@
 
 use crate::bench::{Bench, PORT, SHOT, exact, key_of, with_bench};
 use crate::frames::{self, hex};
+use crate::fuzz_targets::TARGETS;
 use crate::odd_packets::ODD_PACKETS;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -220,4 +221,18 @@ fn a_tag_in_bytes_and_one_in_metadata_give_one_key() {
         bench.run("from_port", &tagged);
         assert_eq!(bench.drops(PORT, MARK), 2);
     });
+}
+
+/// Each fuzz target takes each odd packet, as a frame and as what is behind its Ethernet type.
+#[test]
+fn odd_packets_pass_every_fuzz_target() {
+    for (name, target) in TARGETS {
+        for odd in ODD_PACKETS {
+            println!("{name}: {}", odd.what);
+            let bytes = hex(odd.bytes);
+            target(&bytes[2..]);
+            target(&[&[0], &[2; 12][..], &bytes].concat());
+            target(&[&[0, 68], &bytes[2..]].concat());
+        }
+    }
 }

@@ -3,6 +3,8 @@
 mod bench;
 mod encap;
 mod frames;
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz_targets;
 mod odd_packets;
 
 mod cache;
