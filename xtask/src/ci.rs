@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::test::Suite;
 use crate::workspace::Workspace;
-use crate::{ebpf, fuzz, kernels, lint, setup, tidy};
+use crate::{ebpf, fuzz, lint, setup, tidy};
 
 /// What came of a step.
 struct Done {
@@ -28,7 +28,6 @@ pub fn run(ws: &Workspace) -> Result<()> {
             step(&mut done, suite.name(), || suite.run(ws, None));
         }
         step(&mut done, "fuzz", || fuzz::run(ws, None, fuzz::SECONDS));
-        step(&mut done, "kernels", || kernels::run(ws, None, false));
     }
     eprint!("{}", table(&done));
     let failed: Vec<&str> = done

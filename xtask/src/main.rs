@@ -46,7 +46,7 @@ enum Command {
     Fmt(lint::FmtArgs),
     /// clippy and rustdoc, warnings are errors
     Lint,
-    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net, fuzz, kernels
+    /// The whole gate: setup, fmt, lint, tidy, unit, bpf, net, fuzz
     Ci,
 }
 
