@@ -50,6 +50,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    weft_datapath::kernel::check_version()?;
     let config = Config::read(&arguments.config)?;
     log::start(config.log.format, &config.host);
     if arguments.check {
