@@ -50,7 +50,7 @@ pub const ETHERNET_LEN: usize = 14;
 /// Length of a tag.
 const TAG_LEN: usize = 4;
 /// Length of an IPv6 header.
-const IPV6_LEN: usize = 40;
+pub const IPV6_LEN: usize = 40;
 /// Most extension headers of one IPv6 packet.
 pub const EXTENSION_HEADERS_MAX: usize = 6;
 /// Most bytes of the extension headers of one IPv6 packet.

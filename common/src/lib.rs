@@ -5,6 +5,7 @@
 //! `weft-datapath` and `weft-vnet` in user space.
 #![no_std]
 
+pub mod checksum;
 pub mod drop;
 pub mod ecn;
 pub mod event;

@@ -24,6 +24,11 @@ pub enum Delivery {
     Peer = 1,
 }
 
+/// Flag of [`PortRecord::flags`]: the interface takes frames that XDP redirects to it, and the far end receives them.
+pub const PORT_XDP: u8 = 1 << 0;
+/// Flag of [`PortRecord::flags`]: also those of more than one buffer.
+pub const PORT_XDP_FRAGS: u8 = 1 << 1;
+
 /// One record of the port array. Written by the agent, in place: each field is read at once by itself.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -36,8 +41,8 @@ pub struct PortRecord {
     pub generation: u8,
     /// A [`Delivery`].
     pub delivery: u8,
-    /// Zero.
-    pub spare: u8,
+    /// [`PORT_XDP`], [`PORT_XDP_FRAGS`].
+    pub flags: u8,
     /// Interface of a port; 0 while it is waiting for one.
     pub ifindex: u32,
     /// Masks that flows of this ingress port use in the IPv4 family, a bit for each.

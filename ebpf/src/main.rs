@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
 //! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
+//! | `from_underlay_xdp` | XDP of an underlay interface, before `from_underlay` | [`xdp`] delivers what is plain, leaves the rest to `from_underlay` |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
 //!
 //! [`execute`] is guards, rewrite and output; output is local delivery, [`encap`] (with [`clamp`]), [`flood`] or a counted drop.
@@ -30,10 +31,12 @@ mod miss;
 mod packet;
 mod probe;
 mod tunnel;
+mod xdp;
 
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use packet::Packet;
 use weft_common::DropReason;
 use weft_common::event::MissReason;
@@ -78,6 +81,13 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
         Ok(Some(arrival)) => tunnel::receive(&mut packet, arrival),
         Err(reason) => count::dropped(0, reason),
     }
+}
+
+/// A frame from the underlay, before the kernel makes a packet of it: known unicast is delivered, everything else goes on
+/// to `from_underlay`, which names what it drops. Frames of several buffers are taken, too.
+#[xdp(frags)]
+pub fn from_underlay_xdp(ctx: XdpContext) -> u32 {
+    xdp::deliver(&ctx).unwrap_or(XDP_PASS)
 }
 
 /// A frame that the agent held or made: the slot in its prefix is executed and nothing else.

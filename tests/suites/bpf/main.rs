@@ -19,3 +19,4 @@ mod select;
 mod tenants;
 mod underlay;
 mod verifier;
+mod xdp;

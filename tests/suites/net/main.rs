@@ -26,3 +26,4 @@ mod tenant;
 mod trace;
 mod trouble;
 mod tunnel_v6;
+mod xdp;

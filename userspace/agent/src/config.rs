@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use weft_datapath::XdpUse;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,7 +61,7 @@ pub struct Log {
 pub struct Underlay {
     /// Interfaces on which tunnel packets come in.
     pub interfaces: Vec<String>,
-    /// `auto` and `tc` are the same until the XDP programs come.
+    /// Which hook receives them.
     #[serde(default)]
     pub datapath: DatapathChoice,
     /// What becomes of a workload's DSCP in the outer header.
@@ -101,8 +102,18 @@ pub enum DatapathChoice {
     Auto,
     /// TC.
     Tc,
-    /// Native XDP; not built yet.
+    /// Native XDP, and TC for what it leaves.
     Xdp,
+}
+
+impl From<DatapathChoice> for XdpUse {
+    fn from(choice: DatapathChoice) -> XdpUse {
+        match choice {
+            DatapathChoice::Auto => XdpUse::WhereItPays,
+            DatapathChoice::Tc => XdpUse::Never,
+            DatapathChoice::Xdp => XdpUse::Always,
+        }
+    }
 }
 
 /// `[store]`
@@ -195,9 +206,6 @@ impl Config {
         }
         if self.underlay.interfaces.is_empty() {
             bail!("underlay.interfaces: expected at least one interface, found none");
-        }
-        if self.underlay.datapath == DatapathChoice::Xdp {
-            bail!("underlay.datapath: \"xdp\" isn't built yet; use \"auto\" or \"tc\"");
         }
         if let Some(listen) = self.api.listen
             && !listen.ip().is_loopback()

@@ -56,7 +56,7 @@ use waiting::Waiting;
 use weft_api::{OwnedState, StateChange, StateUpdate};
 use weft_common::{DropReason, Slot};
 use weft_datapath::network::HostNetwork;
-use weft_datapath::{Datapath, FlowTable, PortTable};
+use weft_datapath::{Datapath, FlowTable, PortTable, XdpUse};
 use weft_vnet::{
     Activity, FlowState, HostId, Model, Outcome, Packet, Placement, PortId, Snapshot, StateEntry,
     Tag, TraceSink, changed_tags, compile, simulate,
@@ -88,6 +88,8 @@ pub struct EngineConfig {
     pub host: String,
     /// Underlay interfaces.
     pub underlay_interfaces: Vec<String>,
+    /// Whether they have XDP.
+    pub xdp: XdpUse,
     /// How packets are put into tunnels.
     pub tunnel_options: TunnelOptions,
     /// Most flows.
@@ -177,7 +179,7 @@ impl<D: Datapath> Engine<D> {
             network: HostNetwork::default(),
             store: StoreHealth::default(),
             decisions: Decisions::default(),
-            ports: Ports::new(port_table, config.underlay_interfaces),
+            ports: Ports::new(port_table, config.underlay_interfaces, config.xdp),
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
             probes: Probes::default(),
@@ -235,6 +237,7 @@ impl<D: Datapath> Engine<D> {
         self.floods.free_lists(now);
         self.peers.free_indices(now);
         self.retry_attachments();
+        self.retry_xdp();
         self.audit(now);
     }
 

@@ -17,7 +17,7 @@ mod store_sync;
 
 use anyhow::Context;
 use clap::Parser;
-use config::Config;
+use config::{Config, DatapathChoice};
 use engine::{Engine, EngineConfig, Message};
 use memory::Memory;
 use packet_thread::PacketThread;
@@ -29,6 +29,7 @@ use std::time::Duration;
 use store_sync::StoreSync;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
+use weft_datapath::kernel::why_not_xdp;
 use weft_datapath::network::watch_network;
 use weft_datapath::{Datapath, FlowTable, Kernel, KernelConfig, PortTable};
 use weft_store::{Seen, Store};
@@ -221,6 +222,7 @@ fn open_engine(
     let engine_config = EngineConfig {
         host: config.host.clone(),
         underlay_interfaces: config.underlay.interfaces.clone(),
+        xdp: config.underlay.datapath.into(),
         tunnel_options: config.underlay.tunnel_options(),
         flows_max: config.limits.flows,
         flow_idle_secs: config.limits.flow_idle_secs,
@@ -235,6 +237,19 @@ fn open_engine(
     ))
 }
 
+/// Whether `from_underlay_xdp` would be attached, and why not.
+fn xdp_words(config: &Config, interface: &str) -> String {
+    match config.underlay.datapath {
+        DatapathChoice::Tc => String::new(),
+        DatapathChoice::Xdp => " and from_underlay_xdp".to_owned(),
+        DatapathChoice::Auto => match why_not_xdp(interface) {
+            Ok(None) => " and from_underlay_xdp".to_owned(),
+            Ok(Some(why)) => format!(", no XDP: {why}"),
+            Err(error) => format!(", no XDP: {error}"),
+        },
+    }
+}
+
 /// `--check`: what would be attached, and why it couldn't.
 fn check(config: &Config) -> anyhow::Result<()> {
     println!(
@@ -246,7 +261,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let mut problems = 0;
     for interface in &config.underlay.interfaces {
         match nix::net::if_::if_nametoindex(interface.as_str()) {
-            Ok(_) => println!("underlay interface {interface}: would attach from_underlay"),
+            Ok(_) => println!(
+                "underlay interface {interface}: would attach from_underlay{}",
+                xdp_words(config, interface)
+            ),
             Err(_) => {
                 println!("underlay interface {interface}: doesn't exist yet; would wait for it");
                 problems += 1;

@@ -202,6 +202,9 @@ pub struct Status {
     /// What the comparison of flows with what they should be has found.
     #[serde(default)]
     pub audit: AuditStatus,
+    /// Underlay interfaces on which XDP receives tunnel packets, before TC.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub underlay_xdp: Vec<String>,
     /// Bound ports that packets pass.
     pub ports_active: u64,
     /// Bound ports whose interface doesn't exist yet.

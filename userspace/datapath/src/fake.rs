@@ -1,7 +1,7 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
 use crate::{
-    Attachment, Buckets, Datapath, Earlier, EarlierFlow, Error, Family, HeldPacket, SlotUse,
+    Attachment, Buckets, Datapath, Earlier, EarlierFlow, Error, Family, HeldPacket, SlotUse, XdpUse,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
@@ -42,6 +42,8 @@ pub struct Fake {
     pub interfaces: BTreeMap<String, u32>,
     /// Underlay interfaces that are attached.
     pub underlays: HashSet<String>,
+    /// Underlay interfaces whose driver has no XDP.
+    pub without_xdp: HashSet<String>,
     /// What was sent through slots, in order.
     pub injected: Vec<Injected>,
 }
@@ -267,6 +269,14 @@ impl Datapath for Fake {
             ..Fake::default()
         };
         Ok(())
+    }
+
+    fn attach_xdp(&mut self, interface: &str, wanted: XdpUse) -> Result<bool, Error> {
+        if wanted == XdpUse::Always && self.without_xdp.contains(interface) {
+            let unsupported = std::io::Error::from(std::io::ErrorKind::Unsupported);
+            return Err(Error::io("attaching from_underlay_xdp", unsupported));
+        }
+        Ok(wanted == XdpUse::Always)
     }
 
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {

@@ -12,12 +12,14 @@ mod links;
 mod load;
 mod maps;
 mod mmap;
+pub mod netdev;
 mod netlink;
 mod perf;
 mod syscall;
 mod takeover;
 mod version;
 mod watch_frames;
+mod xdp;
 
 pub use clock::monotonic_ns;
 pub use inject::{INJECT_PREFIX, InjectTap};
@@ -25,8 +27,11 @@ pub use load::Programs;
 pub use perf::{MissReader, Waker};
 pub use version::check_version;
 pub use watch_frames::{FrameWatch, SeenFrame};
+pub use xdp::why_not_xdp;
 
-use crate::{Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse};
+use crate::{
+    Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse, XdpUse,
+};
 use links::Links;
 use maps::Maps;
 use nix::fcntl::Flock;
@@ -256,6 +261,20 @@ impl Datapath for Kernel {
 
     fn release(&mut self) -> Result<(), Error> {
         detach_all(&self.pin)
+    }
+
+    fn attach_xdp(&mut self, interface: &str, wanted: XdpUse) -> Result<bool, Error> {
+        let wanted = match wanted {
+            XdpUse::Never => false,
+            XdpUse::WhereItPays => why_not_xdp(interface)?.is_none(),
+            XdpUse::Always => true,
+        };
+        if wanted {
+            self.links.attach_xdp(&mut self.programs, interface)?;
+        } else {
+            self.links.detach_xdp(interface)?;
+        }
+        Ok(wanted)
     }
 
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {

@@ -69,6 +69,18 @@ pub struct Attachment {
     pub delivery: Delivery,
 }
 
+/// Whether tunnel packets are received by XDP, before TC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpUse {
+    /// By TC alone.
+    Never,
+    /// On interfaces where it pays: see [`kernel::why_not_xdp`].
+    #[default]
+    WhereItPays,
+    /// Wherever the driver has it.
+    Always,
+}
+
 /// What each bucket of a select group leads to.
 pub type Buckets = [SlotRef; SELECT_BUCKETS as usize];
 
@@ -139,6 +151,9 @@ pub trait Datapath {
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error>;
     /// Detaches everything and removes every pin: nothing is forwarded from here on.
     fn release(&mut self) -> Result<(), Error>;
+    /// Attaches `from_underlay_xdp` to an interface beside `from_underlay`, or detaches it. Returns whether it is
+    /// attached now; after an error it isn't.
+    fn attach_xdp(&mut self, interface: &str, wanted: XdpUse) -> Result<bool, Error>;
     /// Sends a packet through a slot, as if it came from `port` (0: from none).
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error>;
     /// Traffic of a port.

@@ -5,6 +5,7 @@
 //! never on the packet thread.
 
 use crate::Error;
+use crate::kernel::netdev::Netdev;
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -34,6 +35,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub is_up: bool,
+    /// What it does with XDP, as `kernel::netdev` names it; none where the kernel can't say.
+    pub xdp_features: Option<u64>,
 }
 
 /// The way to a remote host.
@@ -86,10 +89,15 @@ pub async fn watch_network(
     let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)
         .map_err(|source| Error::io("opening netlink", source))?;
     let connection = tokio::spawn(connection);
+    let netdev = Netdev::open()
+        .inspect_err(
+            |error| tracing::info!(%error, "the kernel doesn't say who takes XDP's frames"),
+        )
+        .ok();
     let mut last = None;
     loop {
         let wanted = remotes.borrow_and_update().clone();
-        match look(&handle, &wanted).await {
+        match look(&handle, netdev.as_ref(), &wanted).await {
             Ok(network) if last.as_ref() != Some(&network) => {
                 last = Some(network.clone());
                 if !deliver(network) {
@@ -104,6 +112,7 @@ pub async fn watch_network(
         tokio::select! {
             event = events.next() => if event.is_none() { break },
             changed = remotes.changed() => if changed.is_err() { break },
+            () = xdp_changes(netdev.as_ref()) => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(SETTLE).await;
@@ -115,11 +124,29 @@ pub async fn watch_network(
     Ok(())
 }
 
-async fn look(handle: &Handle, wanted: &[IpAddr]) -> Result<HostNetwork, rtnetlink::Error> {
+/// Ends when an interface does something else with XDP than before.
+async fn xdp_changes(netdev: Option<&Netdev>) {
+    let changed = match netdev {
+        Some(netdev) => netdev.changed().await,
+        None => std::future::pending().await,
+    };
+    if let Err(error) = changed {
+        tracing::warn!(%error, "listening to XDP's changes failed; looking now and then");
+        std::future::pending().await
+    }
+}
+
+async fn look(
+    handle: &Handle,
+    netdev: Option<&Netdev>,
+    wanted: &[IpAddr],
+) -> Result<HostNetwork, rtnetlink::Error> {
     let mut links = HashMap::new();
+    let xdp = netdev.map(Netdev::features).and_then(Result::ok);
     let mut messages = handle.link().get().execute();
     while let Some(message) = messages.try_next().await? {
-        if let Some((name, link)) = link_of(&message) {
+        if let Some((name, mut link)) = link_of(&message) {
+            link.xdp_features = xdp.as_ref().and_then(|xdp| xdp.get(&link.ifindex).copied());
             links.insert(name, link);
         }
     }
@@ -144,6 +171,7 @@ fn link_of(message: &LinkMessage) -> Option<(String, Link)> {
         mac: [0; 6],
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        xdp_features: None,
     };
     for attribute in &message.attributes {
         match attribute {

@@ -5,10 +5,12 @@ use super::Engine;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use weft_common::limits::PORTS_MAX;
 use weft_common::peer::address_bytes;
-use weft_common::port::{PortKind, PortRecord};
+use weft_common::port::{PORT_XDP, PORT_XDP_FRAGS, PortKind, PortRecord};
 use weft_common::{DropReason, TunnelKey};
 use weft_datapath::kernel::INJECT_PREFIX;
-use weft_datapath::{Attachment, Datapath, Error, PortTable};
+use weft_datapath::kernel::netdev::{XDP_TAKES, XDP_TAKES_FRAGS};
+use weft_datapath::network::HostNetwork;
+use weft_datapath::{Attachment, Datapath, Error, PortTable, XdpUse};
 use weft_vnet::{Port, PortId, StateEntry, Tag};
 
 /// A port that is bound on this host.
@@ -32,11 +34,15 @@ pub struct Ports {
     pub table: PortTable,
     /// Underlay interfaces, with the index at which each was attached.
     pub underlay: BTreeMap<String, Option<u32>>,
+    /// Whether they are to have XDP.
+    pub xdp: XdpUse,
+    /// Attached underlay interfaces: whether they have XDP, or why not.
+    pub underlay_xdp: BTreeMap<String, Result<bool, String>>,
 }
 
 impl Ports {
     /// No port yet.
-    pub fn new(table: PortTable, underlay_interfaces: Vec<String>) -> Ports {
+    pub fn new(table: PortTable, underlay_interfaces: Vec<String>, xdp: XdpUse) -> Ports {
         let underlay = underlay_interfaces
             .into_iter()
             .map(|name| (name, None))
@@ -46,6 +52,8 @@ impl Ports {
             by_index: HashMap::new(),
             table,
             underlay,
+            xdp,
+            underlay_xdp: BTreeMap::new(),
         }
     }
 
@@ -209,7 +217,7 @@ impl<D: Datapath> Engine<D> {
             return self.go_down(port.id, Some("its interface doesn't exist"), dirty);
         };
         if attached == Some(ifindex) {
-            return;
+            return self.follow_xdp(key.index, &interface);
         }
         let problem = bound.problem.clone();
         if attached.is_some() {
@@ -226,6 +234,19 @@ impl<D: Datapath> Engine<D> {
                 }
                 self.set_problem(port.id, Some(error.to_string()));
             }
+        }
+    }
+
+    /// XDP delivers to a port only while its interface takes redirected frames, which changes with the far end.
+    fn follow_xdp(&mut self, index: u16, interface: &str) {
+        let flags = xdp_flags(&self.network, interface);
+        match self.datapath.read_port(index) {
+            Ok(record) if record.flags != flags => {
+                tracing::info!(interface, xdp = flags & PORT_XDP != 0, "delivery by XDP");
+                self.write_record(index, &PortRecord { flags, ..record });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, index, "a port record could not be read"),
         }
     }
 
@@ -265,12 +286,13 @@ impl<D: Datapath> Engine<D> {
         bound.attachment = Some(attachment);
         bound.problem = None;
         let key = bound.key;
+        let flags = xdp_flags(&self.network, &bound.interface);
         let (masks_v4, masks_v6) = self.table.mask_sets(key.index);
         let record = PortRecord {
             kind: PortKind::Port as u8,
             generation: key.generation,
             delivery: attachment.delivery as u8,
-            spare: 0,
+            flags,
             ifindex: attachment.ifindex,
             masks_v4,
             masks_v6,
@@ -339,6 +361,17 @@ impl<D: Datapath> Engine<D> {
             tracing::error!(%error, index, "a port record could not be written");
             self.count_drop(self.ports.by_index(index), DropReason::PortDown);
         }
+    }
+}
+
+/// Flags of a port's record that say what its interface does with XDP; where the kernel can't say, nothing.
+fn xdp_flags(network: &HostNetwork, interface: &str) -> u8 {
+    let link = network.links.get(interface);
+    let features = link.and_then(|link| link.xdp_features).unwrap_or(0);
+    match (features & XDP_TAKES != 0, features & XDP_TAKES_FRAGS != 0) {
+        (false, _) => 0,
+        (true, false) => PORT_XDP,
+        (true, true) => PORT_XDP | PORT_XDP_FRAGS,
     }
 }
 

@@ -242,6 +242,7 @@ impl<D: Datapath> Engine<D> {
             redecided: self.redecided,
             evicted: self.evicted,
             audit: self.audit.report(),
+            underlay_xdp: self.underlay_xdp(),
             ports_active: active,
             ports_waiting: waiting,
             peers,
@@ -277,6 +278,14 @@ impl<D: Datapath> Engine<D> {
             }
         };
         self.peers.hosts.iter().map(of).collect()
+    }
+
+    /// Underlay interfaces that XDP is attached to.
+    fn underlay_xdp(&self) -> Vec<String> {
+        let all = self.ports.underlay_xdp.iter();
+        all.filter(|(_, attached)| **attached == Ok(true))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     fn problems(&self, peers: &[PeerInfo]) -> Vec<String> {
@@ -315,6 +324,13 @@ impl<D: Datapath> Engine<D> {
                 "it doesn't exist"
             };
             problems.push(format!("underlay interface {name} isn't attached: {why}"));
+        }
+        for (name, xdp) in &self.ports.underlay_xdp {
+            if let Err(why) = xdp {
+                problems.push(format!(
+                    "underlay interface {name} has no XDP, all goes by TC: {why}"
+                ));
+            }
         }
         problems.extend(self.flood_problems());
         if let Some(problem) = &self.take_over_problem {

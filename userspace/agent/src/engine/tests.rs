@@ -112,6 +112,7 @@ impl Rig {
         let config = EngineConfig {
             host: "h1".into(),
             underlay_interfaces: vec!["eth1".into()],
+            xdp: weft_datapath::XdpUse::default(),
             tunnel_options: TunnelOptions::default(),
             flows_max,
             flow_idle_secs: None,
@@ -262,6 +263,7 @@ impl Rig {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             is_up: true,
+            xdp_features: None,
         };
         self.network.links.insert(name.to_owned(), link);
         self.datapath().fake.add_interface(name, ifindex);

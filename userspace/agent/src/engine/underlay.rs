@@ -123,7 +123,10 @@ impl<D: Datapath> Engine<D> {
             let attached = match present {
                 None => None,
                 Some(ifindex) => match self.datapath.attach_underlay(&name) {
-                    Ok(()) => Some(ifindex),
+                    Ok(()) => {
+                        self.attach_xdp(&name);
+                        Some(ifindex)
+                    }
                     Err(error) => {
                         tracing::error!(%error, interface = %name, "an underlay interface could not be attached");
                         None
@@ -131,6 +134,33 @@ impl<D: Datapath> Engine<D> {
                 },
             };
             self.ports.underlay.insert(name, attached);
+        }
+    }
+
+    /// XDP beside TC, where it is wanted. Without it everything goes by TC.
+    fn attach_xdp(&mut self, name: &str) {
+        let attached = self.datapath.attach_xdp(name, self.ports.xdp);
+        let attached = attached.map_err(|error| error.to_string());
+        let before = self.ports.underlay_xdp.get(name);
+        if let Err(error) = &attached
+            && before != Some(&attached)
+        {
+            tracing::error!(error, interface = name, "no XDP, all goes by TC");
+        }
+        self.ports.underlay_xdp.insert(name.to_owned(), attached);
+    }
+
+    /// Tries again where the kernel refused XDP.
+    pub(super) fn retry_xdp(&mut self) {
+        let refused: Vec<String> = self
+            .ports
+            .underlay_xdp
+            .iter()
+            .filter(|(_, attached)| attached.is_err())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in refused {
+            self.attach_xdp(&name);
         }
     }
 

@@ -182,6 +182,7 @@ async fn a_host_that_restarts_takes_nothing_back_that_is_still_so() {
     let config = EngineConfig {
         host: "h1".into(),
         underlay_interfaces: Vec::new(),
+        xdp: weft_datapath::XdpUse::default(),
         tunnel_options: Default::default(),
         flows_max: None,
         flow_idle_secs: None,
@@ -211,6 +212,7 @@ async fn a_host_that_restarts_takes_nothing_back_that_is_still_so() {
         mac: [2, 0, 0, 0, 0, 5],
         mtu: 1500,
         is_up: true,
+        xdp_features: None,
     };
     let mut network = HostNetwork::default();
     network.links.insert("tap0".into(), link);

@@ -269,6 +269,9 @@ fn status_text(session: &Session, status: &Status) -> String {
         status.audit.repaired,
         status.audit.rounds,
     );
+    if !status.underlay_xdp.is_empty() {
+        text += &format!("xdp       {}\n", status.underlay_xdp.join(", "));
+    }
     for problem in &status.problems {
         text += &format!("problem   {}\n", paint(problem, AnsiColors::Yellow));
     }

@@ -8,7 +8,8 @@ use crate::kernel::load::Programs;
 use crate::kernel::syscall::{detach_pin, ifindex_of_pin};
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -82,8 +83,7 @@ impl Links {
         programs: &mut Programs,
         interface: &str,
     ) -> Result<(), Error> {
-        // bpffs names may hold no dot, interface names may.
-        let name = format!("underlay_{}", interface.replace('.', "_"));
+        let name = format!("underlay_{}", in_bpffs(interface));
         if let Some(filters) = &self.filters {
             return filters.attach(programs.program("from_underlay")?, interface, &name);
         }
@@ -92,6 +92,37 @@ impl Links {
             return Ok(());
         }
         self.attach(programs.program("from_underlay")?, interface, &name)
+    }
+
+    /// Attaches `from_underlay_xdp` to an interface whose driver has XDP, or swaps the program of a link that an
+    /// earlier agent left. It runs in the driver or not at all: generic XDP misses what other programs redirect.
+    pub fn attach_xdp(&mut self, programs: &mut Programs, interface: &str) -> Result<(), Error> {
+        let name = xdp_link(interface);
+        let wanted = super::ifindex_of(interface)?;
+        let program = programs.xdp()?;
+        if self.adopt_xdp(program, &name) == Some(wanted) {
+            return Ok(());
+        }
+        self.unpin(&name)?;
+        let what = format!("attaching from_underlay_xdp to {interface}");
+        let refused = |error: ProgramError| Error::program(what.clone(), &error);
+        let id = program
+            .attach(interface, XdpMode::Driver)
+            .map_err(refused)?;
+        let link: FdLink = program
+            .take_link(id)
+            .map_err(refused)?
+            .try_into()
+            .map_err(|error| Error::program(what.clone(), &error))?;
+        let path = self.folder.join(name);
+        link.pin(&path)
+            .map_err(|error| Error::program(format!("pinning {}", path.display()), &error))?;
+        Ok(())
+    }
+
+    /// Detaches `from_underlay_xdp`; a link that isn't there is no error.
+    pub fn detach_xdp(&mut self, interface: &str) -> Result<(), Error> {
+        self.unpin(&xdp_link(interface))
     }
 
     /// Detaches a port's program; a link that isn't there is no error.
@@ -151,6 +182,16 @@ impl Links {
         Some(ifindex)
     }
 
+    /// Like [`Links::adopt`], of XDP.
+    fn adopt_xdp(&mut self, program: &mut Xdp, name: &str) -> Option<u32> {
+        let path = self.folder.join(name);
+        let ifindex = ifindex_of_pin(&path)?;
+        let link: FdLink = PinnedLink::from_pin(&path).ok()?.into();
+        let id = program.attach_to_link(link.try_into().ok()?).ok()?;
+        drop(program.take_link(id).ok()?);
+        Some(ifindex)
+    }
+
     fn unpin(&mut self, name: &str) -> Result<(), Error> {
         let path = self.folder.join(name);
         detach_pin(&path);
@@ -169,6 +210,15 @@ pub fn detach_all(pin: &Path) {
     for name in bpffs::names(&folder) {
         detach_pin(&folder.join(name));
     }
+}
+
+/// Names in bpffs hold no dot, those of interfaces may.
+fn in_bpffs(interface: &str) -> String {
+    interface.replace('.', "_")
+}
+
+fn xdp_link(interface: &str) -> String {
+    format!("xdp_{}", in_bpffs(interface))
 }
 
 fn port_link(port: u16) -> String {

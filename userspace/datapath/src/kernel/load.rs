@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::kernel::bpffs;
 use aya::maps::Map;
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::path::Path;
 use weft_common::ABI_VERSION;
@@ -38,7 +38,9 @@ const MAPS: &[&str] = &[
     "fragments",
     "scratch",
 ];
-const PROGRAMS: &[&str] = &["from_port", "from_underlay", "from_inject"];
+const PROGRAMS: &[&str] = &["from_port", "from_underlay", XDP, "from_inject"];
+/// The one program that isn't TC's.
+const XDP: &str = "from_underlay_xdp";
 
 /// The loaded object.
 pub struct Programs {
@@ -73,9 +75,14 @@ impl Programs {
         Ok(Programs { ebpf })
     }
 
-    /// One of the programs.
+    /// One of TC's programs.
     pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
-        classifier(&mut self.ebpf, name)
+        typed(&mut self.ebpf, name)
+    }
+
+    /// `from_underlay_xdp`.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        typed(&mut self.ebpf, XDP)
     }
 
     /// Takes a map out of the object.
@@ -87,7 +94,10 @@ impl Programs {
     }
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Error> {
+fn typed<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T, Error>
+where
+    T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let missing = || Error::Program {
         what: format!("program {name}"),
         detail: "isn't in the object".to_owned(),
@@ -99,15 +109,20 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &str, pin: &Path) -> Result<(), Error> {
-    let program = classifier(ebpf, name)?;
-    program
-        .load()
-        .map_err(|error| Error::program(format!("loading program {name}"), &error))?;
+    let loaded = if name == XDP {
+        typed::<&mut Xdp>(ebpf, name)?.load()
+    } else {
+        typed::<&mut SchedClassifier>(ebpf, name)?.load()
+    };
+    loaded.map_err(|error| Error::program(format!("loading program {name}"), &error))?;
     // An earlier agent's program goes on running where it is attached until the link is swapped.
     bpffs_unpin(pin)?;
-    program
-        .pin(pin)
-        .map_err(|error| Error::program(format!("pinning {}", pin.display()), &error))
+    let pinned = if name == XDP {
+        typed::<&mut Xdp>(ebpf, name)?.pin(pin)
+    } else {
+        typed::<&mut SchedClassifier>(ebpf, name)?.pin(pin)
+    };
+    pinned.map_err(|error| Error::program(format!("pinning {}", pin.display()), &error))
 }
 
 fn bpffs_unpin(path: &Path) -> Result<(), Error> {

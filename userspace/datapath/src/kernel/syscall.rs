@@ -17,7 +17,7 @@ pub fn open_pin(path: &Path) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Interface of a pinned TCX link; none when the kernel detached it because the interface went.
+/// Interface of a pinned TCX or XDP link; none when the kernel detached it because the interface went.
 pub fn ifindex_of_pin(path: &Path) -> Option<u32> {
     let fd = open_pin(path)?;
     let mut info = TcxLinkInfo::default();
@@ -82,7 +82,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The start of `struct bpf_link_info` for a TCX link, which aya doesn't show.
+/// The start of `struct bpf_link_info` for a TCX or XDP link, which aya doesn't show; XDP has no attach type.
 #[derive(Default)]
 #[repr(C)]
 struct TcxLinkInfo {

@@ -24,6 +24,7 @@ impl Rig {
         let config = EngineConfig {
             host: "h1".into(),
             underlay_interfaces: vec!["eth1".into()],
+            xdp: weft_datapath::XdpUse::default(),
             tunnel_options: super::TunnelOptions::default(),
             flows_max: None,
             flow_idle_secs: None,

@@ -6,7 +6,7 @@ use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 use weft_datapath::{
-    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, SlotUse,
+    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, SlotUse, XdpUse,
 };
 
 /// One use of the datapath.
@@ -150,6 +150,10 @@ impl Datapath for Recorder {
 
     fn release(&mut self) -> Result<(), Error> {
         self.fake.release()
+    }
+
+    fn attach_xdp(&mut self, interface: &str, wanted: XdpUse) -> Result<bool, Error> {
+        self.fake.attach_xdp(interface, wanted)
     }
 
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
