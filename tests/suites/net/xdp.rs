@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::network::{Network, WORKLOAD_INTERFACE};
-use weft_tests::harness::{Host, Iperf, Load, Namespace, Run, Topology, Underlay, process};
 use weft_tests::harness::wait;
+use weft_tests::harness::{Host, Iperf, Load, Namespace, Run, Topology, Underlay, process};
 use weft_tests::scenario;
 
 /// `ip` and `ethtool` take some milliseconds; a change of NAPI is noticed within 20 ms.
@@ -28,7 +28,9 @@ fn tool(namespace: &Namespace, program: &str, arguments: &str) -> Result<String>
 /// Two hosts with this `datapath`; workloads whose GRO is as given.
 fn start<'a>(run: &'a mut Run, datapath: &str, gro: &str) -> Result<&'a mut Network> {
     let net = run.hosts_without_agents(Underlay::Routed, 2)?;
-    net.hosts().iter().try_for_each(|host| choose(host, datapath))?;
+    net.hosts()
+        .iter()
+        .try_for_each(|host| choose(host, datapath))?;
     net.start_agents()?;
     net.apply(&topology())?;
     for workload in ["web-1", "web-2"] {
@@ -50,7 +52,11 @@ fn choose(host: &Host, datapath: &str) -> Result<()> {
 /// Sets GRO inside, and waits until the agent goes by it.
 fn set_gro(net: &Network, workload: &str, gro: &str) -> Result<()> {
     let inside = net.workload(workload)?.namespace()?;
-    tool(inside, "ethtool", &format!("-K {WORKLOAD_INTERFACE} gro {gro}"))?;
+    tool(
+        inside,
+        "ethtool",
+        &format!("-K {WORKLOAD_INTERFACE} gro {gro}"),
+    )?;
     let host = net.host(net.workload(workload)?.host())?;
     let index = net.workload(workload)?.interface().to_owned();
     wait::until_ok("delivery by XDP as the far end has it", LIMIT, || {
@@ -95,14 +101,20 @@ fn redirected(net: &Network, host: &str) -> Result<u64> {
 fn unicast_goes_by_xdp_where_the_far_end_receives(run: &mut Run) -> Result<()> {
     let net = start(run, "xdp", "on")?;
     let status = net.weft("h2")?.text(&["status"])?;
-    ensure!(status.contains(&format!("xdp       {UNDERLAY_INTERFACE}")), "{status}");
+    ensure!(
+        status.contains(&format!("xdp       {UNDERLAY_INTERFACE}")),
+        "{status}"
+    );
     for (from, to) in [("web-1", "web-2"), ("web-2", "web-1")] {
         net.ping(from, to)?;
     }
     let before = (redirected(net, "h1")?, redirected(net, "h2")?);
     net.ping("web-1", "web-2")?;
     let after = (redirected(net, "h1")?, redirected(net, "h2")?);
-    ensure!(after.0 > before.0 && after.1 > before.1, "{before:?} {after:?}");
+    ensure!(
+        after.0 > before.0 && after.1 > before.1,
+        "{before:?} {after:?}"
+    );
     // Without GRO nobody would receive: TC delivers, and nothing is lost.
     set_gro(net, "web-2", "off")?;
     let before = redirected(net, "h2")?;
@@ -121,14 +133,21 @@ fn tcp_goes_on_with_and_without_checksums(run: &mut Run) -> Result<()> {
         .carried(BYTES)?;
     for workload in ["web-1", "web-2"] {
         let inside = net.workload(workload)?.namespace()?;
-        tool(inside, "ethtool", &format!("-K {WORKLOAD_INTERFACE} tx off"))?;
+        tool(
+            inside,
+            "ethtool",
+            &format!("-K {WORKLOAD_INTERFACE} tx off"),
+        )?;
     }
     let before = redirected(net, "h2")?;
     let load = Load::TcpBytes(BYTES);
     net.iperf("web-1", "web-2", Iperf { load, reverse })?
         .carried(BYTES)?;
     let by_xdp = redirected(net, "h2")? - before;
-    ensure!(by_xdp > 100, "{by_xdp} packets of {BYTES} bytes went by XDP");
+    ensure!(
+        by_xdp > 100,
+        "{by_xdp} packets of {BYTES} bytes went by XDP"
+    );
     Ok(())
 }
 
@@ -168,7 +187,10 @@ fn xdp_is_attached_by_hand_and_off_again(run: &mut Run) -> Result<()> {
     let host = net.host("h2")?;
     let program = host.pins().join("progs/from_underlay_xdp");
     // `ip netns exec` and the like hide bpffs; the harness enters the network namespace alone.
-    let on = format!("link set dev {UNDERLAY_INTERFACE} xdp pinned {}", program.display());
+    let on = format!(
+        "link set dev {UNDERLAY_INTERFACE} xdp pinned {}",
+        program.display()
+    );
     tool(host.namespace(), "ip", &on)?;
     let before = redirected(net, "h2")?;
     net.ping("web-1", "web-2")?;
