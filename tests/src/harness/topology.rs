@@ -61,7 +61,7 @@ struct RouterSpec {
     name: String,
     /// Bridge, and the router's address on it.
     legs: Vec<(String, Ipv4Net)>,
-    /// The same for IPv6, on bridges of `legs`.
+    /// The same for IPv6, on bridges of `legs` and to routers of `links`.
     legs_v6: Vec<(String, Ipv6Net)>,
     /// Other router, and this one's address on the way there.
     links: Vec<(String, Ipv4Net)>,
@@ -192,6 +192,33 @@ impl Topology {
                 .route(pair[1], &left_prefix, &one);
         }
         topology
+    }
+
+    /// Gives routers in a [`Topology::row`] IPv6, too: `and_row_v6(&["r1", "r2", "r3"], ("web", "fd00:1::1/64"),
+    /// ("db", "fd00:2::1/64"))`. Between the Nth and the next one is fd00:ffff:N::/64, with ::1 on the first's side.
+    pub fn and_row_v6(
+        mut self,
+        names: &[&str],
+        left: (&str, &str),
+        right: (&str, &str),
+    ) -> Topology {
+        let [left_prefix, right_prefix] =
+            [left, right].map(|(_, address)| network_v6(address).trunc().to_string());
+        for (name, (bridge, address)) in [(names[0], left), (names[names.len() - 1], right)] {
+            let legs = &mut self.router_named(name).legs_v6;
+            legs.push((bridge.into(), network_v6(address)));
+        }
+        for (index, pair) in names.windows(2).enumerate() {
+            let [one, other] = [1, 2].map(|host| format!("fd00:ffff:{}::{host}", index + 1));
+            for (here, there, address) in [(pair[0], pair[1], &one), (pair[1], pair[0], &other)] {
+                let legs = &mut self.router_named(here).legs_v6;
+                legs.push((there.into(), network_v6(&format!("{address}/64"))));
+            }
+            self = self
+                .route(pair[0], &right_prefix, &other)
+                .route(pair[1], &left_prefix, &one);
+        }
+        self
     }
 
     /// Its tenant.
@@ -422,6 +449,11 @@ routers:
     fn routers_in_a_row_have_links_and_routes_to_both_ends() {
         let topology = Topology::tenant("acme")
             .row(&["r1", "r2"], ("web", "10.0.1.1/24"), ("db", "10.0.2.1/24"))
+            .and_row_v6(
+                &["r1", "r2"],
+                ("web", "fd00:1::1/64"),
+                ("db", "fd00:2::1/64"),
+            )
             .route_action("r2", "192.0.2.0/24", "reject");
         let expected = r#"weft: v1
 tenant: acme
@@ -429,16 +461,18 @@ bridges:
 routers:
   r1:
     ports:
-      web: { addresses: [10.0.1.1/24], peer: web/r1 }
-      r2: { addresses: [10.255.1.1/30], peer: r2/r1 }
+      web: { addresses: [10.0.1.1/24, "fd00:1::1/64"], peer: web/r1 }
+      r2: { addresses: [10.255.1.1/30, "fd00:ffff:1::1/64"], peer: r2/r1 }
     routes:
       - { to: "10.0.2.0/24", via: "10.255.1.2" }
+      - { to: "fd00:2::/64", via: "fd00:ffff:1::2" }
   r2:
     ports:
-      db: { addresses: [10.0.2.1/24], peer: db/r2 }
-      r1: { addresses: [10.255.1.2/30], peer: r1/r2 }
+      db: { addresses: [10.0.2.1/24, "fd00:2::1/64"], peer: db/r2 }
+      r1: { addresses: [10.255.1.2/30, "fd00:ffff:1::2/64"], peer: r1/r2 }
     routes:
       - { to: "10.0.1.0/24", via: "10.255.1.1" }
+      - { to: "fd00:1::/64", via: "fd00:ffff:1::1" }
       - { to: "192.0.2.0/24", action: reject }
 "#;
         assert_eq!(topology.yaml(), expected);

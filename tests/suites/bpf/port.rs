@@ -103,6 +103,39 @@ fn a_packet_that_is_too_large_goes_up() {
     });
 }
 
+/// A GSO packet leaves as segments: those are what must fit, not the whole.
+#[test]
+fn a_packet_of_segments_is_judged_by_their_size() {
+    const HEADERS: u16 = 40;
+    const SEGMENT: u16 = 1000;
+    let mut frame = frames::tcp();
+    frame.truncate(54);
+    frame.resize(54 + 3 * usize::from(SEGMENT), 0);
+    let whole = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&whole.to_be_bytes());
+    // By mtu of the slot and size of the segments: whether the packet goes.
+    for (mtu, segment, goes) in [
+        (HEADERS + SEGMENT, SEGMENT, true),
+        (HEADERS + SEGMENT, SEGMENT + 1, false),
+        (HEADERS + SEGMENT - 1, SEGMENT, false),
+        (whole - 1, 0, false),
+        (whole, 0, true),
+    ] {
+        let frame = frame.clone();
+        with_bench(move |bench| {
+            let slot = Slot { mtu, ..tunnel() };
+            bench.install(&frame, &exact(), slot);
+            let run = bench.run_gso("from_port", &frame, segment.into());
+            let reasons: Vec<u8> = bench.misses().iter().map(|miss| miss.reason).collect();
+            let expected = match goes {
+                true => (REDIRECT, vec![]),
+                false => (SHOT, vec![MissReason::Mtu as u8]),
+            };
+            assert_eq!((run.verdict, reasons), expected, "{segment} over {mtu}");
+        });
+    }
+}
+
 #[test]
 fn a_tunnel_packet_is_gre_with_the_egress_ports_key() {
     with_bench(|bench| {

@@ -11,6 +11,7 @@ mod demo;
 mod ecmp;
 mod encap;
 mod errors;
+mod errors_v6;
 mod harness;
 mod ipv6;
 mod offload;
