@@ -136,7 +136,10 @@ fn a_full_disk_is_said_and_stops_no_packet(run: &mut Run) -> Result<()> {
     wait_for_status(net, "h1", &["store.redb", "No space left"])?;
     net.ping("web-1", "web-3")?;
     net.ping("web-3", "web-1")?;
+    disk.make_room()?;
+    wait_for_status(net, "h1", &[])?;
     // It also starts on a full disk.
+    disk.fill()?;
     net.host_mut("h1")?.kill_agent()?;
     net.host_mut("h1")?.start_agent()?;
     net.ping("web-1", "web-2")?;
