@@ -32,7 +32,7 @@ pub fn text(figures: &Figures) -> String {
     let peers: Vec<&HostInfo> = figures
         .hosts
         .iter()
-        .filter(|host| host.state != HostState::Local)
+        .filter(|host| !matches!(host.state, HostState::Local | HostState::Unmanaged))
         .collect();
     peer_states(&mut text, &peers);
     peer_figures(&mut text, &peers);

@@ -268,6 +268,8 @@ pub enum HostState {
     Unknown,
     /// It is the host that answers.
     Local,
+    /// Nothing, and nobody asks: its ports have declared tunnel keys, as no weftd runs there.
+    Unmanaged,
     /// Its kernel answers.
     Up,
     /// It answers, but probes get lost, or large ones don't come through.
@@ -282,6 +284,7 @@ impl HostState {
         match self {
             HostState::Unknown => "unknown",
             HostState::Local => "local",
+            HostState::Unmanaged => "unmanaged",
             HostState::Up => "up",
             HostState::Degraded => "degraded",
             HostState::Down => "down",

@@ -200,10 +200,11 @@ fn port(out: &mut String, model: &Model, port: &Port) {
     if let Some(binding) = &port.binding {
         let host = model.hosts.get(&binding.host).map_or("", |host| &host.name);
         let interface = scalar(&binding.interface);
-        let bind = [
+        let mut bind = vec![
             format!("host: {}", scalar(host)),
             format!("interface: {interface}"),
         ];
+        bind.extend(binding.tunnel_key.map(|key| format!("tunnel_key: {key}")));
         fields.push(("bind", flow_map(bind)));
     }
     if let Some(peer) = port

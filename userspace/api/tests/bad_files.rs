@@ -119,13 +119,19 @@ port { addresses: [10.0.1.11, 10.0.1.11] }
 port { addresses: [224.0.0.1] }
     6:28: found `224.0.0.1`, expected the address of one station
 port { bind: h1 }
-    6:22: found `h1`, expected a binding as a mapping of `host`, `interface`
+    6:22: found `h1`, expected a binding as a mapping of `host`, `interface`, `tunnel_key`
 port { bind: { host: h1 } }
     6:22: found a binding without `interface`, expected it
 port { bind: { host: h1, interface: a-name-that-is-too-long } }
     6:45: found `a-name-that-is-too-long`, expected the name of a network interface (at most 15 characters)
+port { bind: { host: h1, interface: a, tunnel_key: 0 } }
+    6:60: found `0`, expected a tunnel key from 1 to 8388607
+port { bind: { host: h1, interface: a, tunnel_key: 8388608 } }
+    6:60: found `8388608`, expected a tunnel key from 1 to 8388607
+port { bind: { host: h1, interface: a, tunnel_key: 4.7 } }
+    6:60: found `4.7`, expected a tunnel key from 1 to 8388607
 port { bind: }
-    6:16: found nothing, expected a binding as a mapping of `host`, `interface`
+    6:16: found nothing, expected a binding as a mapping of `host`, `interface`, `tunnel_key`
 port { peer: core }
     6:22: found `core`, expected a port as DEVICE/PORT, like core/web
 port { peer: core/web, bind: { host: h1, interface: a } }

@@ -69,8 +69,14 @@ fn bridge_port(out: &mut String, choices: &mut Choices<'_>, tenant: u8, bridge: 
     }
     if choices.yes() {
         let host = choices.below(3);
+        let number = (u32::from(tenant) << 16) | (u32::from(bridge) << 8) | u32::from(port);
+        let key = if choices.yes() {
+            format!(", tunnel_key: {}", number + 1)
+        } else {
+            String::new()
+        };
         fields.push(format!(
-            "bind: {{ host: h{host}, interface: v{tenant}{bridge}{port} }}"
+            "bind: {{ host: h{host}, interface: v{tenant}{bridge}{port}{key} }}"
         ));
     }
     let _ = writeln!(out, "      p{port}: {{ {} }}", fields.join(", "));
@@ -132,10 +138,7 @@ fn unchanged(model: &Model, text: &str, prune: bool) -> Result<(), TestCaseError
 fn facts(model: &Model) -> BTreeSet<String> {
     let host = |port: &Port| {
         let binding = port.binding.as_ref()?;
-        Some(format!(
-            "{}:{}",
-            model.hosts[&binding.host].name, binding.interface
-        ))
+        Some(binding.describe(&model.hosts[&binding.host].name))
     };
     let port = |port: &Port| {
         let (_, tenant) = model.device(port.device).unwrap();

@@ -184,6 +184,9 @@ pub enum PortCommand {
         /// Name of the interface
         #[arg(long)]
         interface: String,
+        /// GRE key of the port there, if no weftd runs on that host: 1 to 8388607
+        #[arg(long)]
+        tunnel_key: Option<u32>,
     },
     /// Take a port off its interface
     Unbind {

@@ -146,7 +146,20 @@ impl Topology {
             .id;
         let interface = path.replace('/', "-");
         self.change(path, |port| {
-            port.binding = Some(Binding { host, interface })
+            port.binding = Some(Binding {
+                host,
+                interface,
+                tunnel_key: None,
+            })
+        });
+    }
+
+    /// The same, on a host without weftd.
+    pub(crate) fn bind_with_key(&mut self, path: &str, host: &str, tunnel_key: u32) {
+        self.bind(path, host);
+        self.change(path, |port| {
+            let binding = port.binding.as_mut().unwrap();
+            binding.tunnel_key = Some(tunnel_key);
         });
     }
 

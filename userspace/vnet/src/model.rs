@@ -84,6 +84,9 @@ pub enum RouteAction {
     Reject,
 }
 
+/// Highest tunnel key that a binding can declare: without the bit of a state record.
+pub const TUNNEL_KEY_MAX: u32 = weft_common::tunnel::STATE_RECORD - 1;
+
 /// Weight of a route that names none.
 pub const ROUTE_WEIGHT_DEFAULT: u32 = 100;
 
@@ -137,9 +140,13 @@ pub struct Binding {
     pub host: HostId,
     /// Name of the interface on it.
     pub interface: String,
+    /// Where no weftd runs on the host: the GRE key under which it takes frames for the port, 1 to
+    /// [`TUNNEL_KEY_MAX`]. A host's weftd gives its ports keys itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_key: Option<u32>,
 }
 
-/// A machine that runs weftd.
+/// A machine that runs weftd, or another maker's VTEP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Its id.
@@ -400,6 +407,14 @@ impl Object {
             Object::Host(it) => &it.name,
             Object::TunnelZone(it) => &it.name,
         }
+    }
+}
+
+impl Binding {
+    /// `ovs1:vm1`, or `ovs1:vm1 (tunnel key 4711)`, for a host of this name.
+    pub fn describe(&self, host: &str) -> String {
+        let key = self.tunnel_key.map(|key| format!(" (tunnel key {key})"));
+        format!("{host}:{}{}", self.interface, key.unwrap_or_default())
     }
 }
 

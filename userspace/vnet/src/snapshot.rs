@@ -48,11 +48,34 @@ pub struct Seed {
     pub mac: Mac,
 }
 
+/// The same, and the declared keys of ports whose host publishes nothing: no weftd runs there. Also returns those hosts.
+fn with_declared(model: &Model, mut activity: Activity) -> (Activity, BTreeSet<HostId>) {
+    let floods = activity.floods.keys().map(|(_, host)| *host);
+    let ports = activity.ports.values().map(|(host, _)| *host);
+    let managed: BTreeSet<HostId> = ports.chain(floods).collect();
+    let mut unmanaged = BTreeSet::new();
+    for port in model.ports.values() {
+        if let Some((host, key)) = declared(port)
+            && !managed.contains(&host)
+        {
+            unmanaged.insert(host);
+            activity.ports.entry(port.id).or_insert((host, key));
+        }
+    }
+    (activity, unmanaged)
+}
+
+fn declared(port: &Port) -> Option<(HostId, u32)> {
+    let binding = port.binding.as_ref()?;
+    Some((binding.host, binding.tunnel_key?))
+}
+
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     model: Arc<Model>,
     activity: Activity,
+    unmanaged: BTreeSet<HostId>,
     domains: BTreeMap<BridgeId, Arc<FloodDomain>>,
     domain_of: BTreeMap<BridgeId, BridgeId>,
     tables: BTreeMap<RouterId, Arc<RoutingTable>>,
@@ -78,9 +101,11 @@ impl Snapshot {
             }
         }
         let tables = self.routing_tables_of(&model, &changed);
+        let (activity, unmanaged) = with_declared(&model, activity);
         Snapshot {
             model,
             activity,
+            unmanaged,
             domains,
             domain_of,
             tables,
@@ -169,7 +194,7 @@ impl Snapshot {
         &self.model
     }
 
-    /// Where everything is live.
+    /// Where everything is live, declared tunnel keys included.
     pub fn all_activity(&self) -> &Activity {
         &self.activity
     }
@@ -179,13 +204,24 @@ impl Snapshot {
         self.activity.ports.get(&port).copied()
     }
 
-    /// The hosts that take flooded frames of a domain, with their keys for it.
+    /// Whether a host is known by the declared tunnel keys of its ports only: no weftd runs on it.
+    pub fn is_unmanaged(&self, host: HostId) -> bool {
+        self.unmanaged.contains(&host)
+    }
+
+    /// Who takes a copy of a flooded frame of a domain, under which key: hosts under that of their set, and hosts
+    /// without weftd under that of each of their ports.
     pub fn flood_hosts(&self, domain: BridgeId) -> impl Iterator<Item = (HostId, u32)> {
         let hosts = (domain, HostId(Uuid::nil()))..=(domain, HostId(Uuid::max()));
-        self.activity
-            .floods
-            .range(hosts)
-            .map(|((_, host), key)| (*host, *key))
+        let sets = self.activity.floods.range(hosts);
+        let sets = sets.map(|((_, host), key)| (*host, *key));
+        let ports = self
+            .domains
+            .get(&domain)
+            .into_iter()
+            .flat_map(|it| &it.ports);
+        let ports = ports.filter_map(|port| self.activity(*port));
+        sets.chain(ports.filter(|(host, _)| self.is_unmanaged(*host)))
     }
 
     /// Every flood domain, in order of its id.
@@ -331,4 +367,58 @@ fn build_domains(
         .into_iter()
         .map(|(id, domain)| (id, Arc::new(domain)));
     shared.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Topology;
+
+    /// `h2` runs no weftd: its port in `web` has a declared key, and nothing is published but what is said.
+    fn seen_with(published: &[(&str, u32)]) -> (Topology, Snapshot) {
+        let mut topology = Topology::two_subnets();
+        topology.bind_with_key("web/web-2", "h2", 4711);
+        let ports = published.iter().map(|(path, key)| {
+            let id = topology.id(path);
+            let host = topology.model.ports[&id].binding.as_ref().unwrap().host;
+            (id, (host, *key))
+        });
+        let activity = Activity {
+            ports: ports.collect(),
+            floods: BTreeMap::new(),
+        };
+        let snapshot = Snapshot::build(Arc::new(topology.model.clone()), activity);
+        (topology, snapshot)
+    }
+
+    #[test]
+    fn a_declared_key_counts_where_no_weftd_speaks() {
+        let (topology, snapshot) = seen_with(&[("web/web-1", 256)]);
+        let port = topology.id("web/web-2");
+        let (host, key) = snapshot.activity(port).unwrap();
+        assert_eq!(key, 4711);
+        assert!(snapshot.is_unmanaged(host));
+        let copies = |bridge| -> Vec<_> { snapshot.flood_hosts(topology.domain(bridge)).collect() };
+        assert_eq!((copies("web"), copies("db")), (vec![(host, 4711)], vec![]));
+        // Without a key it is as before: nobody knows.
+        assert_eq!(snapshot.activity(topology.id("db/db-2")), None);
+    }
+
+    #[test]
+    fn a_host_whose_weftd_speaks_gives_the_keys_itself() {
+        let (topology, snapshot) = seen_with(&[("db/db-2", 256)]);
+        let (host, _) = snapshot.activity(topology.id("db/db-2")).unwrap();
+        assert_eq!(snapshot.activity(topology.id("web/web-2")), None);
+        assert!(!snapshot.is_unmanaged(host));
+        assert_eq!(snapshot.flood_hosts(topology.domain("web")).count(), 0);
+        // What was decided while it was silent is decided again.
+        let (_, silent) = seen_with(&[]);
+        let tags = crate::tag::changed_tags(&silent, &snapshot);
+        let port = topology.id("web/web-2");
+        let flood = crate::Tag::Flood(topology.domain("web"));
+        assert!(
+            tags.is_superset(&[crate::Tag::Activity(port), flood].into()),
+            "{tags:?}"
+        );
+    }
 }

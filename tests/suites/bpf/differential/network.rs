@@ -229,8 +229,7 @@ fn model() -> Model {
         (DB_2, DB, THERE),
     ] {
         let mut port = port(number, DeviceId::Bridge(bridge), "");
-        let interface = format!("w{number}");
-        port.binding = Some(Binding { host, interface });
+        port.binding = Some(bound(host, number));
         objects.push(Object::Port(port));
     }
     for (number, bridge) in [(ROUTER_WEB, WEB), (ROUTER_DB, DB)] {
@@ -243,6 +242,14 @@ fn model() -> Model {
     }
     let operations: Vec<Operation> = objects.into_iter().map(Operation::Put).collect();
     Model::default().apply(&operations).expect("a topology")
+}
+
+fn bound(host: HostId, number: u8) -> Binding {
+    Binding {
+        host,
+        interface: format!("w{number}"),
+        tunnel_key: None,
+    }
 }
 
 /// The port of a workload, or of the router where `slash` says that addresses have prefixes.

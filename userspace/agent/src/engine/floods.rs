@@ -207,12 +207,9 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn allocate_flood_key(&mut self, id: BridgeId) -> Option<TunnelKey> {
-        let earlier = self
-            .snapshot
-            .flood_hosts(id)
-            .find(|(host, _)| *host == self.host);
+        let earlier = self.snapshot.all_activity().floods.get(&(id, self.host));
         let earlier = earlier
-            .map(|(_, bits)| TunnelKey::from_bits(bits))
+            .map(|bits| TunnelKey::from_bits(*bits))
             .filter(|key| !self.is_ready && self.ports.table.adopt(*key));
         match earlier.map_or_else(|| self.ports.table.allocate(self.now_secs()), Ok) {
             Ok(key) => Some(key),

@@ -148,7 +148,8 @@ impl<D: Datapath> Engine<D> {
         let earlier = self
             .snapshot
             .activity(port.id)
-            .filter(|(host, _)| *host == self.host);
+            // A declared key says nothing of an earlier agent.
+            .filter(|(host, _)| *host == self.host && !self.snapshot.is_unmanaged(*host));
         let earlier = earlier
             .map(|(_, key)| TunnelKey::from_bits(key))
             .filter(|key| !self.is_ready && self.ports.table.adopt(*key));

@@ -84,6 +84,7 @@ impl<D: Datapath> Engine<D> {
             .peers
             .hosts
             .iter()
+            .filter(|(id, _)| !self.snapshot.is_unmanaged(**id))
             .map(|(id, remote)| (*id, remote.clone()))
             .collect();
         let address = |id: &HostId| remotes.iter().find(|(it, _)| it == id);
@@ -235,8 +236,11 @@ impl<D: Datapath> Engine<D> {
 
     /// What the probes say of a host.
     pub(super) fn host_state(&self, id: HostId) -> HostState {
-        let prober = self.probes.hosts.get(&id);
-        prober.map_or(HostState::Unknown, |prober| prober.history.state())
+        match self.probes.hosts.get(&id) {
+            _ if self.snapshot.is_unmanaged(id) => HostState::Unmanaged,
+            Some(prober) => prober.history.state(),
+            None => HostState::Unknown,
+        }
     }
 
     /// Every host of the topology: `GET /v1/hosts/activity`.
@@ -264,17 +268,20 @@ impl<D: Datapath> Engine<D> {
                 ..HostInfo::default()
             };
         }
-        let Some(prober) = self.probes.hosts.get(&id) else {
+        let path = self.peers.hosts.get(&id);
+        let path = path.and_then(|remote| self.network.paths.get(&remote.address));
+        let prober = self.probes.hosts.get(&id);
+        let Some(prober) = prober.filter(|_| !self.snapshot.is_unmanaged(id)) else {
             return HostInfo {
                 host,
                 address,
+                state: self.host_state(id),
+                mtu: path.map(|path| path.mtu),
                 ..HostInfo::default()
             };
         };
         let now = self.now_ms();
         let summary = prober.history.summary(now);
-        let path = self.peers.hosts.get(&id);
-        let path = path.and_then(|remote| self.network.paths.get(&remote.address));
         let since_unix_secs = unix_of(now, prober.history.since_ms());
         let info = HostInfo {
             host,
@@ -324,7 +331,7 @@ impl<D: Datapath> Engine<D> {
                     "host {host} ({address}) is degraded since {since}: tunnel probes get lost"
                 )),
             },
-            HostState::Local | HostState::Unknown | HostState::Up => None,
+            HostState::Local | HostState::Unknown | HostState::Unmanaged | HostState::Up => None,
         }
     }
 }

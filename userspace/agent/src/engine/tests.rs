@@ -219,6 +219,7 @@ impl Rig {
         let binding = Binding {
             host: id,
             interface,
+            tunnel_key: None,
         };
         self.change(path, |port| port.binding = Some(binding));
     }

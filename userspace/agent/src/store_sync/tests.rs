@@ -49,6 +49,7 @@ async fn store(folder: &tempfile::TempDir) -> Arc<dyn Store> {
             binding: Some(Binding {
                 host,
                 interface: name("tap0"),
+                tunnel_key: None,
             }),
             peer: None,
         }),

@@ -177,7 +177,7 @@ fn port_fields(model: &Model, port: &Port, fields: &mut BTreeMap<&'static str, S
             .hosts
             .get(&binding.host)
             .map_or(String::new(), |host| host.name.clone());
-        format!("{host}:{}", binding.interface)
+        binding.describe(&host)
     });
     fields.insert("bind", bind.unwrap_or_else(none));
     fields.insert(

@@ -271,17 +271,11 @@ impl<'a> Target<'a> {
             self.attached.insert(id);
         }
         match &entry.attachment {
-            Some(Attachment::Bind { host, interface }) => {
-                self.places
-                    .add(Kind::Port, id.0, "/binding", interface.span);
-                self.bound.insert(id, interface.span);
-                let host = self.find_host(host);
-                port.binding = host.map(|host| Binding {
-                    host,
-                    interface: interface.value.clone(),
-                });
-                self.part(port.peer.take());
-            }
+            Some(Attachment::Bind {
+                host,
+                interface,
+                tunnel_key,
+            }) => self.bind(&mut port, host, interface, tunnel_key.as_ref()),
             Some(Attachment::Peer(path)) => {
                 self.places.add(Kind::Port, id.0, "/peer", path.span);
                 // Asked for by the file itself, so an earlier binding ends.
@@ -296,6 +290,30 @@ impl<'a> Target<'a> {
         }
         self.model.ports.insert(id, Arc::new(port));
         self.ports.insert(id);
+    }
+
+    fn bind(
+        &mut self,
+        port: &mut Port,
+        host: &Spanned<String>,
+        interface: &Spanned<String>,
+        tunnel_key: Option<&Spanned<u32>>,
+    ) {
+        let id = port.id;
+        self.places
+            .add(Kind::Port, id.0, "/binding", interface.span);
+        if let Some(key) = tunnel_key {
+            self.places
+                .add(Kind::Port, id.0, "/binding/tunnel_key", key.span);
+        }
+        self.bound.insert(id, interface.span);
+        let host = self.find_host(host);
+        port.binding = host.map(|host| Binding {
+            host,
+            interface: interface.value.clone(),
+            tunnel_key: tunnel_key.map(|key| key.value),
+        });
+        self.part(port.peer.take());
     }
 
     fn find_host(&mut self, name: &Spanned<String>) -> Option<HostId> {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weft_vnet::model::ROUTE_WEIGHT_DEFAULT;
+use weft_vnet::model::{ROUTE_WEIGHT_DEFAULT, TUNNEL_KEY_MAX};
 use weft_vnet::{Encapsulation, Mac, PortAddress, Route, RouteAction};
 
 use super::mistake::{Mistake, Mistakes, Span, Spanned};
@@ -47,7 +47,7 @@ const ROUTER_PORT: Keys = Keys {
 };
 const BIND: Keys = Keys {
     what: "a binding",
-    known: &["host", "interface"],
+    known: &["host", "interface", "tunnel_key"],
     later: &[],
 };
 const ROUTE: Keys = Keys {
@@ -133,6 +133,8 @@ pub enum Attachment {
         host: Spanned<String>,
         /// Name of the interface there.
         interface: Spanned<String>,
+        /// The port's GRE key there, if no weftd runs on the host.
+        tunnel_key: Option<Spanned<u32>>,
     },
     /// Another port, as (device, port): the port is interior.
     Peer(Spanned<(String, String)>),
@@ -448,10 +450,24 @@ fn bind(reader: &mut Reader<'_>, node: &Node) -> Option<Attachment> {
     let interface = required(reader, node, &fields, &BIND, "interface");
     let host = host.and_then(|node| reader.name(node));
     let interface = interface.and_then(|node| reader.interface(node));
+    let tunnel_key = match fields.get("tunnel_key") {
+        None => None,
+        Some(node) => Some(tunnel_key(reader, node)?),
+    };
     Some(Attachment::Bind {
         host: host?,
         interface: interface?,
+        tunnel_key,
     })
+}
+
+fn tunnel_key(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<u32>> {
+    let expected = format!("a tunnel key from 1 to {}", TUNNEL_KEY_MAX);
+    let key: Spanned<u32> = reader.parsed(node, &expected)?;
+    if (1..=TUNNEL_KEY_MAX).contains(&key.value) {
+        return Some(key);
+    }
+    reader.expected(node, &expected)
 }
 
 fn required<'n>(

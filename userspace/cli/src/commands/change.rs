@@ -98,6 +98,7 @@ pub async fn port(session: &Session, command: &PortCommand) -> Result<Done> {
                 port: path,
                 host,
                 interface,
+                tunnel_key,
             } => {
                 let Object::Host(host) = find(session, model, Kind::Host, host)? else {
                     bail!("there is no host `{host}`");
@@ -105,6 +106,7 @@ pub async fn port(session: &Session, command: &PortCommand) -> Result<Done> {
                 let binding = Binding {
                     host: host.id,
                     interface: interface.clone(),
+                    tunnel_key: *tunnel_key,
                 };
                 Port {
                     binding: Some(binding),

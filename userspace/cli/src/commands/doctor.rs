@@ -347,7 +347,7 @@ fn check_peers(agent: &Agent, checks: &mut Vec<Check>) {
     for host in &agent.hosts {
         let peer = agent.status.peers.iter().find(|it| it.host == host.host);
         match host.state {
-            HostState::Local => {}
+            HostState::Local | HostState::Unmanaged => {}
             HostState::Up => up += 1,
             HostState::Unknown => checks.push(unknown("peers", unknown_peer(host))),
             HostState::Degraded | HostState::Down => checks.push(problem(

@@ -79,7 +79,10 @@ fn row(host: &HostInfo) -> Vec<String> {
 }
 
 fn since(host: &HostInfo) -> Option<String> {
-    let is_told = !matches!(host.state, HostState::Local | HostState::Unknown);
+    let is_told = !matches!(
+        host.state,
+        HostState::Local | HostState::Unknown | HostState::Unmanaged
+    );
     host.since_unix_secs.filter(|_| is_told).map(time::utc)
 }
 

@@ -183,7 +183,7 @@ fn port_row(model: &Model, port: &Port, tenant: String, name: String) -> Vec<Str
             .hosts
             .get(&binding.host)
             .map_or("?", |host| &host.name);
-        format!("{host}:{}", binding.interface)
+        binding.describe(host)
     });
     let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
     vec![

@@ -248,9 +248,22 @@ fn ports_are_bound_and_unbound() {
         ),
         "no change\n"
     );
+    let with_key = |key| {
+        let bind = "port bind web/web-1 --host h2 --interface tap7 --tunnel-key";
+        weft(&server, &[bind.split(' ').collect(), vec![key]].concat())
+    };
+    let refused = with_key("8388608");
+    assert_eq!(
+        refused.err,
+        "error: 8388608 can't be a tunnel key: expected 1 to 8388607\n"
+    );
+    assert_eq!(
+        with_key("4711").out,
+        "~ port acme web/web-1 bind: h2:tap7 -> h2:tap7 (tunnel key 4711)\napplied revision 3\n"
+    );
     assert_eq!(
         ok(&server, &["port", "unbind", "web/web-1"]),
-        "~ port acme web/web-1 bind: h2:tap7 -> none\napplied revision 3\n"
+        "~ port acme web/web-1 bind: h2:tap7 (tunnel key 4711) -> none\napplied revision 4\n"
     );
 }
 

@@ -165,6 +165,7 @@ pub fn port() -> Object {
         binding: Some(Binding {
             host: HostId(id(3, 1)),
             interface: "web1".into(),
+            tunnel_key: None,
         }),
         peer: None,
     })

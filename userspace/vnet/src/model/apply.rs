@@ -146,6 +146,7 @@ mod tests {
         port.binding = Some(Binding {
             host,
             interface: "x".into(),
+            tunnel_key: None,
         });
         let errors = refused(&topology.model, &[put(port)]);
         assert_eq!((errors[0].0, errors[0].1.as_str()), (0, "/binding"));
@@ -159,6 +160,20 @@ mod tests {
         let errors = refused(&topology.model, &[put(port)]);
         assert_eq!(errors[0].1, "/binding");
         assert!(errors[0].2.contains("web/web-1"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_declared_tunnel_key_is_one_and_belongs_to_one_port() {
+        let mut topology = Topology::two_subnets();
+        topology.bind_with_key("web/web-2", "h2", 4711);
+        let mut port = port_of(&topology.model, "db/db-2");
+        for key in [0, 4711, 1 << 23] {
+            port.binding.as_mut().unwrap().tunnel_key = Some(key);
+            let errors = refused(&topology.model, &[put(port.clone())]);
+            assert_eq!(errors[0].1, "/binding/tunnel_key");
+        }
+        port.binding.as_mut().unwrap().tunnel_key = Some((1 << 23) - 1);
+        topology.model.apply(&[put(port)]).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! No state. Called once per transaction, on the finished draft: so within a transaction order is free.
 
 use super::draft::Draft;
-use super::{DeviceId, Kind, Model, Port, Route, RouteAction};
+use super::{DeviceId, Kind, Model, Port, Route, RouteAction, TUNNEL_KEY_MAX};
 use crate::id::{BridgeId, HostId, RouterId, TenantId};
 use crate::mac::Mac;
 use ipnet::IpNet;
@@ -308,6 +308,12 @@ fn port_kind(draft: &mut Draft<'_>, model: &Model, port: &Port) {
             );
             draft.refuse_at(at(port), "/binding/interface", message);
         }
+        if let Some(key) = binding.tunnel_key
+            && !(1..=TUNNEL_KEY_MAX).contains(&key)
+        {
+            let message = format!("{key} can't be a tunnel key: expected 1 to {TUNNEL_KEY_MAX}");
+            draft.refuse_at(at(port), "/binding/tunnel_key", message);
+        }
     }
     let peer = port.peer.and_then(|id| model.ports.get(&id));
     if peer.is_some_and(|peer| peer.device == port.device) && draft.touched(Kind::Port, port.id.0) {
@@ -473,10 +479,15 @@ fn is_unicast(address: IpAddr) -> bool {
 
 fn bindings(draft: &mut Draft<'_>, model: &Model) {
     let mut unique = Unique::new("/binding", "the interface is taken");
+    let mut keys = Unique::new("/binding/tunnel_key", "the host's tunnel key is taken");
     for port in model.ports.values() {
         if let Some(binding) = &port.binding {
             let key: (HostId, &str) = (binding.host, &binding.interface);
             unique.see(draft, key, at(port), &model.port_path(port.id));
+            if let Some(tunnel_key) = binding.tunnel_key {
+                let key = (binding.host, tunnel_key);
+                keys.see(draft, key, at(port), &model.port_path(port.id));
+            }
         }
     }
 }

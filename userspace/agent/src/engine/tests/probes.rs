@@ -164,3 +164,48 @@ fn another_agent_is_heard_with_its_version_and_clock() {
     rig.arrives(PROBE_REQUEST, &probe, 0);
     assert!(rig.h2().agent.unwrap().clock_offset_ms.abs() < 1000);
 }
+
+#[test]
+fn a_host_without_weftd_is_not_asked() {
+    let mut rig = Rig::new();
+    (0..6).for_each(|_| rig.second(0));
+    assert_eq!(rig.h2().state, HostState::Down);
+    rig.bind("web/far", "h2");
+    rig.change("web/far", |port| {
+        port.binding.as_mut().unwrap().tunnel_key = Some(4711)
+    });
+    let h2 = rig.host("h2");
+    let published = rig.activity.clone();
+    rig.activity.ports.retain(|_, (host, _)| *host != h2);
+    rig.activity.floods.retain(|(_, host), _| *host != h2);
+    rig.topology();
+    rig.injected();
+    rig.engine.probe_hosts();
+    assert_eq!(rig.injected(), []);
+    let (host, status) = (rig.h2(), rig.engine.report_status());
+    assert_eq!(
+        (host.state, host.problem, host.mtu),
+        (HostState::Unmanaged, None, Some(1500))
+    );
+    assert!(
+        !status.problems.iter().any(|it| it.contains("host h2")),
+        "{:?}",
+        status.problems
+    );
+    // What is sent to its port goes out under the declared key, floods included.
+    let frame = rig.frame("web/near", "icmp 10.0.1.11 > 10.0.1.12");
+    rig.send("web/near", &frame);
+    assert_eq!(rig.forward("web/near", &frame).unwrap().tunnel_key, 4711);
+    let all = rig.frame("web/near", "arp 10.0.1.11 who-has 10.0.1.99");
+    rig.send("web/near", &all);
+    let list = rig.forward("web/near", &all).unwrap().flood_list;
+    let list = rig.datapath().fake.flood_lists[&list];
+    assert_eq!((list.remote_count, list.remotes[0].tunnel_key), (1, 4711));
+    // A weftd that speaks there is asked again.
+    rig.activity = published;
+    rig.topology();
+    rig.injected();
+    rig.engine.probe_hosts();
+    assert_eq!(rig.injected().len(), 1);
+    assert_eq!(rig.h2().state, HostState::Unknown);
+}
