@@ -15,6 +15,7 @@ mod errors_v6;
 mod harness;
 mod ipv6;
 mod offload;
+mod ovs;
 mod ping;
 mod probe;
 mod release;

@@ -23,6 +23,10 @@ pub const NETWORK: Packages = &[
     ("tcpdump", "a capture of each failed scenario"),
     ("tshark", "reading the GRE keys on the underlay"),
     ("ethtool", "offloads of the test interfaces"),
+    (
+        "openvswitch-switch",
+        "Open vSwitch, the other host of one scenario; run by hand",
+    ),
     ("bpftool", "looking at pinned programs and maps"),
     ("g++", "libFuzzer, for the fuzz targets"),
     ("util-linux", "nsenter into a test host"),
