@@ -5,12 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weft_tests::harness::capture::Captured;
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::network::WORKLOAD_INTERFACE;
 use weft_tests::harness::packet::{Content, Echo, Transport};
 use weft_tests::harness::process::{Background, run};
 use weft_tests::harness::{
-    Capture, Frame, Iperf, Load, Mac, Namespace, Network, Ping, Run, Topology, Underlay, wait,
+    Capture, Frame, Host, Iperf, Load, Mac, Namespace, Network, Ping, Run, Topology, Underlay, wait,
 };
 use weft_tests::scenario;
 
@@ -138,21 +139,7 @@ fn a_workload_behind_open_vswitch_is_on_the_bridge(run: &mut Run) -> Result<()> 
         ensure!(status.state == "ok", "{:?}", status.problems);
         Ok(())
     })?;
-    // Open vSwitch reads copies of h2's frames, and h2's kernel refuses the originals (GRE is no protocol of its own).
-    // Where there is a firewall, one would drop them on that interface; here they come to h1, which they don't disturb.
-    let refusals = |frame: &Frame| {
-        let icmp = frame.ipv4().map(|(_, _, transport)| transport);
-        matches!(
-            icmp,
-            Some(Transport::Icmp {
-                kind: 3,
-                code: 2,
-                ..
-            })
-        )
-    };
-    net.underlay_judge("h1")?
-        .expect("protocol unreachable from h2's kernel", u64::MAX, refusals);
+    expect_refusals(net)?;
     let capture = Capture::start(net.middle(), "h2", "proto gre", (&net.folder(), "ovs"))?;
     // Open vSwitch drops what it can't send before it has learned the way (ARP on br-phy).
     wait::until_ok("the way to each other", LIMIT, || {
@@ -172,8 +159,34 @@ fn a_workload_behind_open_vswitch_is_on_the_bridge(run: &mut Run) -> Result<()> 
         net.iperf(from, to, Iperf { load, reverse })?
             .carried(BYTES)?;
     }
-    let captured = capture.stop()?;
-    for (host, expected) in [(one, KEY), (other, own_key)] {
+    keys_are(&capture.stop()?, [(one, KEY), (other, own_key)])?;
+    ensure!(weft.drops("bad_probe")? == 0 && weft.drops("unasked_probe")? == 0);
+    ovs.check_running()
+}
+
+/// Allows what h2's own kernel says to the GRE that Open vSwitch takes copies of.
+fn expect_refusals(net: &Network) -> Result<()> {
+    // Open vSwitch reads copies of h2's frames, and h2's kernel refuses the originals (GRE is no protocol of its own).
+    // Where there is a firewall, one would drop them on that interface; here they come to h1, which they don't disturb.
+    let refusals = |frame: &Frame| {
+        let icmp = frame.ipv4().map(|(_, _, transport)| transport);
+        matches!(
+            icmp,
+            Some(Transport::Icmp {
+                kind: 3,
+                code: 2,
+                ..
+            })
+        )
+    };
+    net.underlay_judge("h1")?
+        .expect("protocol unreachable from h2's kernel", u64::MAX, refusals);
+    Ok(())
+}
+
+/// Each host sent under this key, and under no other.
+fn keys_are(captured: &Captured, wanted: [(&Host, u32); 2]) -> Result<()> {
+    for (host, expected) in wanted {
         let filter = format!("gre && ip.src == {}", host.address());
         let mut keys = captured.fields(&filter, &["gre.key"])?;
         ensure!(keys.len() > 20, "{} frames of {}", keys.len(), host.name());
@@ -181,8 +194,7 @@ fn a_workload_behind_open_vswitch_is_on_the_bridge(run: &mut Run) -> Result<()> 
         let only = format!("{expected:#010x}");
         ensure!(keys == [[only]], "keys of {}: {keys:x?}", host.name());
     }
-    ensure!(weft.drops("bad_probe")? == 0 && weft.drops("unasked_probe")? == 0);
-    ovs.check_running()
+    Ok(())
 }
 
 /// What network cards do and veth pairs don't: between hosts, frames have their checksums and are cut to size. So do
