@@ -274,6 +274,25 @@ impl Network {
             .with_context(|| format!("nobody watches the underlay of {host}"))
     }
 
+    /// Allows what the kernel of a host without programs of weft says to tunnel packets, seen at the underlay of the one
+    /// that sent them: GRE is no protocol of its own (RFC 792, protocol unreachable).
+    pub fn expect_refused_gre(&self, sender: &str) -> Result<()> {
+        let is_refusal = |frame: &Frame| {
+            let refusal = frame.ipv4().map(|(_, _, transport)| transport);
+            matches!(
+                refusal,
+                Some(Transport::Icmp {
+                    kind: 3,
+                    code: 2,
+                    ..
+                })
+            )
+        };
+        self.underlay_judge(sender)?
+            .expect("GRE refused by a host's kernel", u64::MAX, is_refusal);
+        Ok(())
+    }
+
     /// Allows any traffic between two hosts' own addresses: what the hosts do without weft.
     pub fn expect_host_traffic(&self, one: &str, other: &str) -> Result<()> {
         let pair = (self.host(one)?.address(), self.host(other)?.address());

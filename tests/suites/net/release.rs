@@ -57,6 +57,10 @@ fn start(run: &mut Run) -> Result<(&mut Network, Vec<String>)> {
     net.start_agents()?;
     net.apply(&topology())?;
     net.ping("web-1", "web-2")?;
+    // A host that was released refuses the probes of the one that wasn't yet.
+    for sender in ["h1", "h2"] {
+        net.expect_refused_gre(sender)?;
+    }
     for (host, before) in net.hosts().iter().zip(&before) {
         ensure!(kernel_of(host)? != *before, "nothing to release is seen");
     }
