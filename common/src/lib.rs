@@ -30,4 +30,4 @@ pub use slot::{Slot, SlotRef, SlotStats};
 pub use tunnel::TunnelKey;
 
 /// Version of every record and map in this crate. An agent refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -41,6 +41,9 @@ pub const MISS_BYTES_MAX: u32 = 65_000;
 pub const MISS_RATE_PER_SEC: u64 = 5_000;
 /// Misses that one port may send up at once: new connections come in bursts.
 pub const MISS_BURST: u64 = 16_000;
+/// Misses that one port may send up above its rate and still wake the agent with each. Those beyond are read in
+/// batches: a wake-up for each would slow the sender to the agent's speed.
+pub const MISSES_EAGER: u64 = 64;
 /// Misses of one port that wait for the agent to decide on them.
 pub const MISSES_QUEUED_PER_PORT_MAX: usize = 16_384;
 /// Bytes of packets that wait for a decision, of one port.

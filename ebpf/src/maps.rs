@@ -68,9 +68,12 @@ pub static OWN_ADDRESSES: HashMap<AddressBytes, u32> = HashMap::with_max_entries
 /// Underlay addresses of the zone's other hosts; the value is the index of the underlay record.
 #[map(name = "remote_hosts")]
 pub static REMOTE_HOSTS: HashMap<AddressBytes, u32> = HashMap::with_max_entries(PEERS_MAX, 0);
-/// Misses, with the whole packet.
+/// Misses of ports that have few, with the whole packet: each wakes the agent.
 #[map(name = "misses")]
 pub static MISSES: PerfEventArray<u8> = PerfEventArray::new(0);
+/// Misses of ports that have many, which the agent reads in batches.
+#[map(name = "misses_batched")]
+pub static MISSES_BATCHED: PerfEventArray<u8> = PerfEventArray::new(0);
 /// Token buckets for misses, by port.
 #[map(name = "miss_buckets")]
 pub static MISS_BUCKETS: Array<TokenBucket> = Array::with_max_entries(PORTS_MAX, 0);

@@ -5,14 +5,14 @@
 
 use crate::SHOT;
 use crate::count;
-use crate::maps::{self, GUARD_BUCKETS, MISS_BUCKETS, MISSES};
+use crate::maps::{self, GUARD_BUCKETS, MISS_BUCKETS, MISSES, MISSES_BATCHED};
 use crate::packet::Packet;
 use aya_ebpf::bindings::BPF_F_CURRENT_CPU;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_perf_event_output};
 use weft_common::event::{MissHeader, MissReason};
 use weft_common::key::VLAN_PRESENT;
 use weft_common::limits::{
-    GUARD_BURST, GUARD_RATE_PER_SEC, MISS_BURST, MISS_BYTES_MAX, MISS_RATE_PER_SEC,
+    GUARD_BURST, GUARD_RATE_PER_SEC, MISS_BURST, MISS_BYTES_MAX, MISS_RATE_PER_SEC, MISSES_EAGER,
 };
 use weft_common::port::TokenBucket;
 use weft_common::{DropReason, PortRecord};
@@ -21,6 +21,8 @@ use weft_common::{DropReason, PortRecord};
 struct Rate {
     token_ns: u64,
     burst_ns: u64,
+    /// How full it must stay for the agent to be woken at once.
+    eager_ns: u64,
 }
 
 const MISS: Rate = Rate::new(MISS_RATE_PER_SEC, MISS_BURST);
@@ -32,6 +34,7 @@ impl Rate {
         Rate {
             token_ns,
             burst_ns: burst * token_ns,
+            eager_ns: burst.saturating_sub(MISSES_EAGER) * token_ns,
         }
     }
 }
@@ -40,10 +43,10 @@ impl Rate {
 #[inline(never)]
 pub fn send(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
     let port = u32::from(packet.key.head.port);
-    if !take_token(MISS_BUCKETS.get_ptr_mut(port), &MISS) {
-        return count::dropped(port, DropReason::MissRate);
+    match take_token(MISS_BUCKETS.get_ptr_mut(port), &MISS) {
+        Some(is_eager) => output(packet, record, reason, is_eager),
+        None => count::dropped(port, DropReason::MissRate),
     }
-    output(packet, record, reason)
 }
 
 /// A guard of a flow failed, or the flow wants each packet seen: it goes up with that reason. One too many is dropped
@@ -54,14 +57,14 @@ pub fn guard(packet: &Packet, reason: MissReason, drop: DropReason) -> i32 {
     let Some(record) = maps::port(port) else {
         return count::dropped(0, DropReason::PortDown);
     };
-    if !take_token(GUARD_BUCKETS.get_ptr_mut(port), &GUARD) {
-        return count::dropped(port, drop);
+    match take_token(GUARD_BUCKETS.get_ptr_mut(port), &GUARD) {
+        Some(is_eager) => output(packet, record, reason, is_eager),
+        None => count::dropped(port, drop),
     }
-    output(packet, record, reason)
 }
 
 #[inline(always)]
-fn output(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
+fn output(packet: &Packet, record: &PortRecord, reason: MissReason, is_eager: bool) -> i32 {
     let port = u32::from(packet.key.head.port);
     let length = packet.length();
     let captured = if length < MISS_BYTES_MAX {
@@ -81,12 +84,17 @@ fn output(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
             .map_or(0, |tci| (tci & 0x0fff) | VLAN_PRESENT),
         fragment: *packet.fragment,
     };
+    let buffer = if is_eager {
+        core::ptr::addr_of!(MISSES)
+    } else {
+        core::ptr::addr_of!(MISSES_BATCHED)
+    };
     // SAFETY: context and map are valid; header is initialised memory of the given size; the upper half of
     // the flags asks for at most `length` bytes of the packet.
     let result = unsafe {
         bpf_perf_event_output(
             packet.context(),
-            core::ptr::addr_of!(MISSES).cast_mut().cast(),
+            buffer.cast_mut().cast(),
             u64::from(captured) << 32 | BPF_F_CURRENT_CPU,
             core::ptr::from_mut(&mut header).cast(),
             size_of::<MissHeader>() as u64,
@@ -98,12 +106,11 @@ fn output(packet: &Packet, record: &PortRecord, reason: MissReason) -> i32 {
     SHOT
 }
 
-/// Takes one token. Two CPUs may take the same one: the bucket bounds, it doesn't count.
+/// Takes one token: none when there is none, else whether few were taken lately. Two CPUs may take the same one: the
+/// bucket bounds, it doesn't count.
 #[inline(always)]
-fn take_token(bucket: Option<*mut TokenBucket>, rate: &Rate) -> bool {
-    let Some(bucket) = bucket else {
-        return false;
-    };
+fn take_token(bucket: Option<*mut TokenBucket>, rate: &Rate) -> Option<bool> {
+    let bucket = bucket?;
     // SAFETY: a checked pointer; the helper takes nothing.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -114,12 +121,11 @@ fn take_token(bucket: Option<*mut TokenBucket>, rate: &Rate) -> bool {
             credit = rate.burst_ns;
         }
         (*bucket).filled_ns = now;
-        let taken = credit >= rate.token_ns;
-        (*bucket).credit_ns = if taken {
-            credit - rate.token_ns
-        } else {
-            credit
-        };
-        taken
+        let is_taken = credit >= rate.token_ns;
+        if is_taken {
+            credit -= rate.token_ns;
+        }
+        (*bucket).credit_ns = credit;
+        is_taken.then_some(credit >= rate.eager_ns)
     }
 }

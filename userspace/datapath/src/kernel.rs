@@ -74,8 +74,8 @@ impl Kernel {
         bpffs::mount_if_absent(&config.pin)?;
         let lock = bpffs::lock(&config.pin)?;
         let mut programs = Programs::load(&config.pin)?;
-        let mut maps = Maps::open(&mut programs)?;
-        let reader = MissReader::open(&mut maps)?;
+        let maps = Maps::open(&mut programs)?;
+        let reader = MissReader::open(&maps)?;
         let mut links = Links::new(&config.pin);
         let inject = InjectTap::open()?;
         links.attach_inject(&mut programs, &config.pin, inject.name())?;
@@ -99,7 +99,7 @@ impl Kernel {
         timeout: Duration,
         handle: &mut dyn FnMut(Miss),
     ) -> Result<usize, Error> {
-        self.reader.poll(timeout, &mut self.maps, handle)
+        self.reader.poll(timeout, handle)
     }
 
     /// Makes a thread that waits in [`Kernel::poll_misses`] return.

@@ -31,6 +31,7 @@ const MAPS: &[&str] = &[
     "own_addresses",
     "remote_hosts",
     "misses",
+    "misses_batched",
     "miss_buckets",
     "guard_buckets",
     "port_counters",

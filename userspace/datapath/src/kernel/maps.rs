@@ -5,7 +5,6 @@ use crate::kernel::mmap::{Counters, SlotArrays};
 use crate::{Error, Family};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd};
 use weft_common::flood::FloodList;
 use weft_common::limits::INTERFACES_MAX;
 use weft_common::peer::{AddressBytes, PeerRecord, place};
@@ -49,7 +48,9 @@ pub struct Maps {
     pub(super) flood_lists: Bytes<FloodList, { size_of::<FloodList>() }>,
     pub(super) own_addresses: HashMap<MapData, AddressBytes, u32>,
     pub(super) remote_hosts: HashMap<MapData, AddressBytes, u32>,
-    misses: MapData,
+    /// Perf event arrays.
+    pub misses: MapData,
+    pub misses_batched: MapData,
     pub counters: Counters,
 }
 
@@ -81,17 +82,13 @@ impl Maps {
             flood_lists: typed(programs, "flood_lists")?,
             own_addresses: typed(programs, "own_addresses")?,
             remote_hosts: typed(programs, "remote_hosts")?,
-            misses: perf_array(programs.take_map("misses")?)?,
+            misses: perf_array(programs, "misses")?,
+            misses_batched: perf_array(programs, "misses_batched")?,
             counters: Counters::open(
                 programs.take_map("port_counters")?,
                 programs.take_map("drop_counters")?,
             )?,
         })
-    }
-
-    /// Descriptor of the perf event array.
-    pub fn misses_fd(&self) -> i32 {
-        self.misses.fd().as_fd().as_raw_fd()
     }
 
     pub fn write_port(&mut self, index: u16, record: &PortRecord) -> Result<(), Error> {
@@ -229,11 +226,11 @@ impl Maps {
     }
 }
 
-fn perf_array(map: Map) -> Result<MapData, Error> {
-    match map {
+fn perf_array(programs: &mut Programs, map: &'static str) -> Result<MapData, Error> {
+    match programs.take_map(map)? {
         Map::PerfEventArray(data) => Ok(data),
         _ => Err(Error::Map {
-            map: "misses",
+            map,
             detail: "isn't a perf event array".to_owned(),
         }),
     }

@@ -1,12 +1,12 @@
 //! The reader of the misses: perf event buffers, one for each CPU.
 //!
-//! Two sets of buffers: an *eager* one that wakes the reader with each event, for low latency while little
-//! happens, and a *batched* one that wakes it at a quarter of the buffer, for throughput. A wake-up per event
-//! would slow the sender to the reader's speed. The set in the map is the one that the kernel writes to; it is
-//! exchanged by one map update per CPU when the load changes, and both are always drained, the older first.
+//! Two buffers a CPU: the *eager* one wakes the reader with each event, for low latency; the *batched* one wakes it at
+//! a quarter of its size, for throughput: a wake-up per event would slow the sender to the reader's speed. The
+//! programs choose, by how many misses a port has had lately.
 
 use crate::kernel::maps::Maps;
 use crate::{Error, HeldPacket, Miss};
+use aya::maps::MapData;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::num::NonZeroUsize;
@@ -14,20 +14,24 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weft_common::event::MissHeader;
 use weft_common::key::VLAN_PRESENT;
+use weft_common::limits::{GUARD_RATE_PER_SEC, MISS_RATE_PER_SEC, MISSES_EAGER};
 use zerocopy::FromBytes;
 
 const EAGER_PAGES: usize = 64;
 const BATCHED_PAGES: usize = 512;
 const PAGE_BYTES: usize = 4096;
-/// Most misses handed over by one poll of one buffer: the thread has other work, too.
+/// Most misses handed over by one poll of one batched buffer: the thread has other work, too.
 const MISSES_PER_POLL_MAX: usize = 1024;
-/// Misses in one poll above which the batched buffers take over.
-const BUSY_MISSES: usize = 64;
-/// Polls without a miss after which the eager buffers take over again.
-const IDLE_POLLS: u32 = 20;
+/// How long a batched miss may wait for a look, in milliseconds.
+const BATCH_MS: u64 = 1;
+/// How long after the last miss batched ones are looked for, in milliseconds. By then a port's next miss is eager: its
+/// bucket has filled up.
+const BUSY_MS: u64 = 40;
+const _: () = assert!(BUSY_MS * GUARD_RATE_PER_SEC > MISSES_EAGER * 1000);
+const _: () = assert!(MISS_RATE_PER_SEC >= GUARD_RATE_PER_SEC);
 
 /// `perf_event_attr` up to `sample_period`..`bp_len`, as PERF_ATTR_SIZE_VER0 (64 bytes) lays it out.
 #[derive(Default)]
@@ -73,34 +77,37 @@ impl Waker {
 pub struct MissReader {
     eager: Vec<Buffer>,
     batched: Vec<Buffer>,
-    is_batched: bool,
-    idle_polls: u32,
+    last_miss: Instant,
     waker: Arc<EventFd>,
     scratch: Vec<u8>,
 }
 
 impl MissReader {
-    /// Opens both sets of buffers and gives the eager one to the kernel.
-    pub fn open(maps: &mut Maps) -> Result<MissReader, Error> {
+    /// Opens both buffers of each CPU and gives them to the kernel.
+    pub fn open(maps: &Maps) -> Result<MissReader, Error> {
         let cpus = aya::util::online_cpus()
             .map_err(|(what, source)| Error::io(format!("listing CPUs ({what})"), source))?;
-        let open_all = |pages, watermark| -> Result<Vec<Buffer>, Error> {
-            cpus.iter()
-                .map(|cpu| Buffer::open(*cpu, pages, watermark))
-                .collect()
+        let open_all = |map: &MapData, pages, watermark| -> Result<Vec<Buffer>, Error> {
+            let open = |cpu: &u32| {
+                let buffer = Buffer::open(*cpu, pages, watermark)?;
+                set_event(map, *cpu, &buffer.event)?;
+                Ok(buffer)
+            };
+            cpus.iter().map(open).collect()
         };
         let waker = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|source| Error::io("making an eventfd", source))?;
-        let mut reader = MissReader {
-            eager: open_all(EAGER_PAGES, 1)?,
-            batched: open_all(BATCHED_PAGES, BATCHED_PAGES * PAGE_BYTES / 4)?,
-            is_batched: false,
-            idle_polls: 0,
+        Ok(MissReader {
+            eager: open_all(&maps.misses, EAGER_PAGES, 1)?,
+            batched: open_all(
+                &maps.misses_batched,
+                BATCHED_PAGES,
+                BATCHED_PAGES * PAGE_BYTES / 4,
+            )?,
+            last_miss: Instant::now(),
             waker: Arc::new(waker),
             scratch: Vec::new(),
-        };
-        reader.give(maps, false)?;
-        Ok(reader)
+        })
     }
 
     /// A handle that wakes the reader.
@@ -112,41 +119,35 @@ impl MissReader {
     pub fn poll(
         &mut self,
         timeout: Duration,
-        maps: &mut Maps,
         handle: &mut dyn FnMut(Miss),
     ) -> Result<usize, Error> {
-        let timeout = if self.is_batched {
-            timeout.min(Duration::from_millis(1))
+        let timeout = if self.last_miss.elapsed() < Duration::from_millis(BUSY_MS) {
+            timeout.min(Duration::from_millis(BATCH_MS))
         } else {
             timeout
         };
         self.wait(timeout)?;
+        // A port's misses are eager until it has had many: what is older is handed over first. Whatever an eager buffer
+        // gets from here on may be younger than what is in the batched one now.
+        let heads: Vec<u64> = self.batched.iter().map(Buffer::head).collect();
         let mut count = 0;
-        // The set that isn't in the map any more holds the older events.
-        let (first, second) = if self.is_batched {
-            (&mut self.eager, &mut self.batched)
-        } else {
-            (&mut self.batched, &mut self.eager)
-        };
-        for buffer in first.iter_mut().chain(second.iter_mut()) {
-            count += buffer.drain(&mut self.scratch, handle);
+        for buffer in &mut self.eager {
+            let head = buffer.head();
+            count += buffer.drain(head, usize::MAX, &mut self.scratch, handle);
         }
-        self.adapt(count, maps)?;
+        for (buffer, head) in self.batched.iter_mut().zip(heads) {
+            count += buffer.drain(head, MISSES_PER_POLL_MAX, &mut self.scratch, handle);
+        }
+        if count > 0 {
+            self.last_miss = Instant::now();
+        }
         Ok(count)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
         let mut files: Vec<PollFd<'_>> = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
-        files.extend(
-            self.eager
-                .iter()
-                .map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)),
-        );
-        files.extend(
-            self.batched
-                .iter()
-                .map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)),
-        );
+        let buffers = self.eager.iter().chain(&self.batched);
+        files.extend(buffers.map(|buffer| PollFd::new(buffer.event.as_fd(), PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut files, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -156,36 +157,10 @@ impl MissReader {
         let _ = self.waker.read();
         Ok(())
     }
-
-    /// Exchanges the set of buffers when the load changed.
-    fn adapt(&mut self, count: usize, maps: &mut Maps) -> Result<(), Error> {
-        self.idle_polls = if count == 0 {
-            self.idle_polls.saturating_add(1)
-        } else {
-            0
-        };
-        if !self.is_batched && count >= BUSY_MISSES {
-            return self.give(maps, true);
-        }
-        if self.is_batched && self.idle_polls >= IDLE_POLLS {
-            return self.give(maps, false);
-        }
-        Ok(())
-    }
-
-    fn give(&mut self, maps: &mut Maps, batched: bool) -> Result<(), Error> {
-        let set = if batched { &self.batched } else { &self.eager };
-        for buffer in set {
-            let cpu = buffer.cpu;
-            set_event(maps, cpu, &buffer.event)?;
-        }
-        self.is_batched = batched;
-        Ok(())
-    }
 }
 
 /// Puts a perf event's descriptor into the map; aya only takes buffers of its own.
-fn set_event(maps: &Maps, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
+fn set_event(map: &MapData, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
     #[repr(C)]
     struct UpdateElement {
         map: u64,
@@ -197,7 +172,7 @@ fn set_event(maps: &Maps, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
     const BPF_MAP_UPDATE_ELEM: i32 = 2;
     let value = event.as_raw_fd();
     let update = UpdateElement {
-        map: maps.misses_fd() as u64,
+        map: map.fd().as_fd().as_raw_fd() as u64,
         key: &raw const cpu as u64,
         value: &raw const value as u64,
         flags: 0,
@@ -215,7 +190,7 @@ fn set_event(maps: &Maps, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
         .map(|_| ())
         .map_err(|source| {
             Error::io(
-                format!("giving the buffer of CPU {cpu} to the kernel"),
+                format!("giving a buffer of CPU {cpu} to the kernel"),
                 source,
             )
         })
@@ -223,7 +198,6 @@ fn set_event(maps: &Maps, cpu: u32, event: &OwnedFd) -> Result<(), Error> {
 
 /// One perf event with its ring: a control page and a power of two of data pages.
 struct Buffer {
-    cpu: u32,
     event: OwnedFd,
     start: NonNull<u8>,
     data_bytes: usize,
@@ -277,7 +251,6 @@ impl Buffer {
         // SAFETY: the request takes no argument.
         unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_ENABLE, 0) };
         Ok(Buffer {
-            cpu,
             event,
             start: start.cast(),
             data_bytes: pages * PAGE_BYTES,
@@ -289,12 +262,22 @@ impl Buffer {
         unsafe { self.start.add(offset).cast::<AtomicU64>().as_ref() }
     }
 
-    /// Hands over what is in the ring, at most a bounded number of misses.
-    fn drain(&mut self, scratch: &mut Vec<u8>, handle: &mut dyn FnMut(Miss)) -> usize {
+    /// Up to where the kernel has written.
+    fn head(&self) -> u64 {
+        self.control(DATA_HEAD).load(Ordering::Acquire)
+    }
+
+    /// Hands over what is in the ring up to `head`, at most so many misses.
+    fn drain(
+        &mut self,
+        head: u64,
+        misses_max: usize,
+        scratch: &mut Vec<u8>,
+        handle: &mut dyn FnMut(Miss),
+    ) -> usize {
         let mut tail = self.control(DATA_TAIL).load(Ordering::Relaxed);
-        let head = self.control(DATA_HEAD).load(Ordering::Acquire);
         let mut count = 0;
-        while tail < head && count < MISSES_PER_POLL_MAX {
+        while tail < head && count < misses_max {
             let mut header = [0; 8];
             self.copy(tail, &mut header);
             let [k0, k1, k2, k3, _, _, s0, s1] = header;
