@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::debs::Kernel;
 
 /// Ten times what it takes on an idle machine would be hours; a kernel that hangs shall not hang CI.
-const TIME_MAX: Duration = Duration::from_secs(40 * 60);
+const TIME_MAX: Duration = Duration::from_secs(20 * 60);
 /// What the lines of `init.sh` begin with.
 const MARK: &str = "weft-kernels: ";
 

@@ -37,10 +37,13 @@ pub type Program = (PathBuf, &'static str);
 pub fn base(folder: &Path, programs: &[Program], scenarios: &[String]) -> Result<PathBuf> {
     let root = empty(folder, "root")?;
     for name in [
-        "bin", "busybox", "dev", "proc", "root", "run", "sys", "tmp", "usr",
+        "bin", "busybox", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr",
     ] {
         std::fs::create_dir(root.join(name))?;
     }
+    // tcpdump looks up the user that it is to stay.
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n")?;
+    std::fs::write(root.join("etc/group"), "root:x:0:\n")?;
     for name in ["usr/bin", "usr/sbin", "sbin"] {
         std::os::unix::fs::symlink("/bin", root.join(name))?;
     }
