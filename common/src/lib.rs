@@ -29,5 +29,10 @@ pub use port::PortRecord;
 pub use slot::{Slot, SlotRef, SlotStats};
 pub use tunnel::TunnelKey;
 
-/// Version of every record and map in this crate. An agent refuses pinned maps of another version.
+/// Version of every record and map in this crate. An agent that finds pinned maps of another version lets them forward,
+/// fills its own beside them, and swaps.
 pub const ABI_VERSION: u32 = 3;
+/// Version of what an agent reads of maps of another ABI: sizes and meaning of keys in `megaflows_v4` and
+/// `megaflows_v6`, of the masks in `masks_v4` and `masks_v6`, and of a `ports` record as far as its generation goes.
+/// Raised when any of that changes: then flows are rebuilt by misses, and keys known from the store and from disk.
+pub const KEYS_VERSION: u32 = 1;

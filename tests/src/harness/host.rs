@@ -156,15 +156,25 @@ impl Host {
 
     /// Ids of the programs that pinned links run, as `bpftool` shows them.
     pub fn attached_programs(&self) -> Result<Vec<u64>> {
+        self.pinned_ids("links", "link", "prog_id")
+    }
+
+    /// Ids of the pinned maps, as `bpftool` shows them.
+    pub fn pinned_maps(&self) -> Result<Vec<u64>> {
+        self.pinned_ids("maps", "map", "id")
+    }
+
+    fn pinned_ids(&self, folder: &str, kind: &str, field: &str) -> Result<Vec<u64>> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(self.pins.join("links"))? {
+        for entry in fs::read_dir(self.pins.join(folder))? {
             let mut command = Command::new("bpftool");
             command
-                .args(["-j", "link", "show", "pinned"])
+                .args(["-j", kind, "show", "pinned"])
                 .arg(entry?.path());
             let shown = run(command, START_LIMIT)?.success()?;
             let shown: serde_json::Value = serde_json::from_str(&shown)?;
-            ids.push(shown["prog_id"].as_u64().context("a link has no program")?);
+            let id = shown[field].as_u64();
+            ids.push(id.with_context(|| format!("no {field} in {shown}"))?);
         }
         Ok(ids)
     }

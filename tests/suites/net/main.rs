@@ -28,4 +28,5 @@ mod tenant;
 mod trace;
 mod trouble;
 mod tunnel_v6;
+mod upgrade;
 mod xdp;

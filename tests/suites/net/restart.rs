@@ -19,7 +19,7 @@ use weft_tests::scenario;
 /// A port's state follows its interface within 0.1 s.
 const STATE_LIMIT: Duration = Duration::from_secs(10);
 
-fn topology() -> Topology {
+pub(super) fn topology() -> Topology {
     Topology::tenant("acme")
         .port("web/web-1", "h1", "10.0.1.11/24")
         .port("web/web-2", "h2", "10.0.1.12/24")
@@ -152,7 +152,7 @@ fn an_agent_that_starts_again_knows_the_flows_that_packets_take(run: &mut Run) -
 const MANY_FLOWS: u32 = 100_000;
 
 /// Ports between which traffic goes, and a bridge with one port, on which each destination is a flow of its own.
-fn crowded_topology() -> Topology {
+pub(super) fn crowded_topology() -> Topology {
     topology()
         .port("web/web-3", "h1", "10.0.1.13/24")
         .port("web/web-4", "h2", "10.0.1.14/24")
@@ -205,7 +205,7 @@ fn a_new_version_is_swapped_in_under_load(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-fn start_crowded(net: &mut Network) -> Result<()> {
+pub(super) fn start_crowded(net: &mut Network) -> Result<()> {
     for host in net.hosts() {
         host.add_config("[limits]\nflow_idle_secs = 3600\n")?;
     }
@@ -214,13 +214,13 @@ fn start_crowded(net: &mut Network) -> Result<()> {
 }
 
 /// Flows of `many/many-1`: one for each destination MAC that nobody has. Their frames are flooded, to nobody.
-struct Crowd {
+pub(super) struct Crowd {
     frames: Vec<Vec<u8>>,
 }
 
 impl Crowd {
     /// Sends each frame until it has its flow; agents decide on at most 5,000 a second of one port.
-    fn install(net: &Network, flows: u32) -> Result<Crowd> {
+    pub(super) fn install(net: &Network, flows: u32) -> Result<Crowd> {
         let source = net.workload("many-1")?.mac();
         let frames = (0..flows).map(|number| {
             let [_, a, b, c] = number.to_be_bytes();
@@ -261,7 +261,7 @@ impl Crowd {
     }
 
     /// Whether the agent on h1 counts as many flows as there are frames, at once, and none of them comes up.
-    fn is_installed(&self, net: &Network) -> Result<()> {
+    pub(super) fn is_installed(&self, net: &Network) -> Result<()> {
         self.send_all(net)?;
         let status = net.weft("h1")?.status()?;
         ensure!(
@@ -275,7 +275,7 @@ impl Crowd {
     }
 
     /// Whether the agent knows the reasons of all flows in the end.
-    fn is_known(&self, net: &Network) -> Result<()> {
+    pub(super) fn is_known(&self, net: &Network) -> Result<()> {
         let weft = net.weft("h1")?;
         wait::until_ok("all flows to be adopted", Duration::from_secs(120), || {
             let flows = weft.flows()?;
@@ -290,14 +290,14 @@ impl Crowd {
 
 /// Pings 200 times a second and TCP as fast as it goes, from h1 to h2. At that speed queues overflow here and there,
 /// which TCP sees; what Weft drops has a name and is counted.
-struct Traffic {
+pub(super) struct Traffic {
     drops: Vec<BTreeMap<String, u64>>,
     pinging: BackgroundPing,
     streaming: thread::JoinHandle<Result<Throughput>>,
 }
 
 impl Traffic {
-    fn start(net: &Network) -> Result<Traffic> {
+    pub(super) fn start(net: &Network) -> Result<Traffic> {
         net.ping("web-1", "web-2")?;
         net.ping("web-3", "web-4")?;
         let streaming = net.iperf_in_background("web-3", "web-4", Duration::from_secs(30))?;
@@ -311,6 +311,15 @@ impl Traffic {
     }
 
     fn lost_nothing(self, net: &Network) -> Result<()> {
+        let before = self.drops.clone();
+        self.carried_all()?;
+        let drops = all_drops(net)?;
+        ensure!(drops == before, "{before:?} became {drops:?}");
+        Ok(())
+    }
+
+    /// Whether every ping was answered, once, and TCP went on.
+    pub(super) fn carried_all(self) -> Result<()> {
         let carried = self.streaming.join().expect("iperf3's thread panicked")?;
         let result = self.pinging.stop()?;
         ensure!(result.sent > 1000, "{} sent", result.sent);
@@ -323,14 +332,12 @@ impl Traffic {
             lost.0,
             lost.1
         );
-        let drops = all_drops(net)?;
-        ensure!(drops == self.drops, "{:?} became {drops:?}", self.drops);
         Ok(())
     }
 }
 
 /// What each host dropped so far, by reason.
-fn all_drops(net: &Network) -> Result<Vec<BTreeMap<String, u64>>> {
+pub(super) fn all_drops(net: &Network) -> Result<Vec<BTreeMap<String, u64>>> {
     let drops = net.hosts().iter().map(|host| host.weft()?.all_drops());
     drops.collect()
 }

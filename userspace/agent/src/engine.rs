@@ -6,6 +6,7 @@
 //! | [`flows`] | flows with their tags; what a change concerns is decided again |
 //! | [`choices`] | groups of next hops |
 //! | [`adoption`] | what an earlier agent left goes on and is decided again |
+//! | [`swap`] | what one of another ABI left goes on until its flows are rebuilt beside it |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`underlay`] | records of remote hosts |
 //! | [`probes`] | whether they answer, how fast, how large packets may be |
@@ -31,6 +32,7 @@ pub mod ports;
 pub mod probes;
 pub mod refusals;
 pub mod report;
+pub mod swap;
 pub mod tracing_packets;
 pub mod underlay;
 pub mod waiting;
@@ -49,6 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use swap::Swap;
 use tokio::sync::{mpsc, watch};
 use underlay::Peers;
 pub use underlay::TunnelOptions;
@@ -118,6 +121,7 @@ pub struct Engine<D> {
     waiting: Waiting,
     advertisements: Advertisements,
     adoption: Adoption,
+    swap: Swap,
     refusals: Refusals,
     made_slots: MadeSlots,
     /// What this host has published, by key.
@@ -187,6 +191,7 @@ impl<D: Datapath> Engine<D> {
             waiting: Waiting::default(),
             advertisements: Advertisements::default(),
             adoption: Adoption::default(),
+            swap: Swap::default(),
             refusals: Refusals::default(),
             made_slots: MadeSlots::default(),
             published: BTreeMap::new(),
@@ -238,6 +243,7 @@ impl<D: Datapath> Engine<D> {
         self.peers.free_indices(now);
         self.retry_attachments();
         self.retry_xdp();
+        self.retry_swap();
         self.audit(now);
     }
 

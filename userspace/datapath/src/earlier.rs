@@ -22,6 +22,28 @@ pub struct Earlier {
     pub groups: BTreeSet<u32>,
     /// Flood lists that a flow or a flood set refers to, by index.
     pub flood_lists: BTreeMap<u32, FloodList>,
+    /// The earlier agent's maps where they are of another ABI. They go on forwarding, and all of the above is empty.
+    pub other_abi: Option<OtherAbi>,
+}
+
+/// What is known of maps of another ABI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherAbi {
+    /// Its version.
+    pub version: u32,
+    /// What packets are matched by there, in no order; nothing when it can't be read.
+    pub keys: Vec<EarlierKey>,
+}
+
+/// What a flow of another ABI matches. Where its packets go isn't read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierKey {
+    /// Which table it is in.
+    pub family: Family,
+    /// The masked key, with its mask's number.
+    pub masked: FlowKey,
+    /// What is matched.
+    pub mask: FlowKey,
 }
 
 /// A flow that forwards packets, for reasons that nobody remembers.
@@ -42,10 +64,22 @@ pub struct EarlierFlow {
 impl EarlierFlow {
     /// Whether a packet that finds this key is one that its mask lets find it.
     pub fn is_sound(&self) -> bool {
-        let mut masked = self.masked;
-        masked.head.mask_id = 0;
-        self.target.generation != 0 && masked.masked(&self.mask) == masked
+        self.target.generation != 0 && agrees(&self.masked, &self.mask)
     }
+}
+
+impl EarlierKey {
+    /// Whether a packet that finds this key is one that its mask lets find it, in this family.
+    pub fn is_sound(&self) -> bool {
+        agrees(&self.masked, &self.mask) && Family::of(&self.masked) == self.family
+    }
+}
+
+/// Whether a published key has no bits but those of its mask.
+fn agrees(masked: &FlowKey, mask: &FlowKey) -> bool {
+    let mut key = *masked;
+    key.head.mask_id = 0;
+    key.masked(mask) == key
 }
 
 impl Earlier {

@@ -51,16 +51,6 @@ pub enum Error {
         /// The oldest that will do.
         needed: String,
     },
-    /// Pinned state of another version.
-    #[error("{path} holds state of ABI {found}, this weftd speaks {expected}")]
-    OtherAbi {
-        /// Where.
-        path: String,
-        /// Version found.
-        found: String,
-        /// Version of this build.
-        expected: u32,
-    },
 }
 
 impl Error {

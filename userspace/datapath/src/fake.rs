@@ -1,7 +1,8 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
 use crate::{
-    Attachment, Buckets, Datapath, Earlier, EarlierFlow, Error, Family, HeldPacket, SlotUse, XdpUse,
+    Attachment, Buckets, Datapath, Earlier, EarlierFlow, EarlierKey, Error, Family, HeldPacket,
+    OtherAbi, SlotUse, XdpUse,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use weft_common::flood::FloodList;
@@ -46,6 +47,19 @@ pub struct Fake {
     pub without_xdp: HashSet<String>,
     /// What was sent through slots, in order.
     pub injected: Vec<Injected>,
+    /// Maps of another ABI that forward for now.
+    other: Option<Box<Other>>,
+}
+
+/// What an agent of another ABI left.
+#[derive(Debug)]
+struct Other {
+    maps: Fake,
+    version: u32,
+    has_known_keys: bool,
+    is_swapping: bool,
+    /// Ports that run the own programs already.
+    swapped: HashSet<u16>,
 }
 
 impl Fake {
@@ -54,9 +68,39 @@ impl Fake {
         self.interfaces.insert(name.to_owned(), ifindex);
     }
 
+    /// All that it holds is of another ABI from here on: it forwards until the swap, and the own maps are empty but
+    /// for the ports' generations.
+    pub fn set_aside(&mut self, version: u32, has_known_keys: bool) {
+        let maps = std::mem::take(self);
+        self.interfaces.clone_from(&maps.interfaces);
+        self.without_xdp.clone_from(&maps.without_xdp);
+        let generations = maps.ports.iter().filter(|_| has_known_keys);
+        let generations = generations.map(|(index, record)| {
+            let generation = record.generation;
+            let record = PortRecord {
+                generation,
+                ..PortRecord::default()
+            };
+            (*index, record)
+        });
+        self.ports = generations.collect();
+        self.other = Some(Box::new(Other {
+            maps,
+            version,
+            has_known_keys,
+            is_swapping: false,
+            swapped: HashSet::new(),
+        }));
+    }
+
     /// What the kernel would do with a packet: the first mask of its port under which there is a flow whose
     /// slot still holds that decision.
     pub fn forward(&mut self, key: &FlowKey) -> Option<Slot> {
+        if let Some(other) = &mut self.other
+            && !other.swapped.contains(&key.head.port)
+        {
+            return other.maps.forward(key);
+        }
         let family = Family::of(key);
         let record = self.ports.get(&key.head.port)?;
         let set = match family {
@@ -79,6 +123,18 @@ impl Fake {
             slot = self.take(*self.groups.get(&group)?.get(bucket)?)?;
         }
         slot.select_group().is_none().then_some(slot)
+    }
+
+    fn earlier_keys(&self) -> Vec<EarlierKey> {
+        let keys = self.megaflows.keys().filter_map(|&(family, masked)| {
+            let number = u32::from(masked.head.mask_id);
+            Some(EarlierKey {
+                family,
+                masked,
+                mask: *self.masks.get(&(family, number))?,
+            })
+        });
+        keys.collect()
     }
 
     /// The slot, if it still holds that decision; the use is counted.
@@ -178,6 +234,13 @@ impl Datapath for Fake {
             |target| self.slots.get(&target.slot).copied(),
             |group| self.groups.get(&group).copied(),
         );
+        earlier.other_abi = self.other.as_ref().map(|other| OtherAbi {
+            version: other.version,
+            keys: match other.has_known_keys {
+                true => other.maps.earlier_keys(),
+                false => Vec::new(),
+            },
+        });
         let mut used = earlier.member_slots.clone();
         used.extend(earlier.flows.iter().map(|flow| flow.target.slot));
         self.slots.retain(|index, _| used.contains(index));
@@ -240,9 +303,23 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn attach_port(&mut self, _port: u16, interface: &str) -> Result<Attachment, Error> {
+    fn start_swap(&mut self) {
+        if let Some(other) = &mut self.other {
+            other.is_swapping = true;
+        }
+    }
+
+    fn end_swap(&mut self) -> Result<(), Error> {
+        self.other = None;
+        Ok(())
+    }
+
+    fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error> {
         let ifindex = self.interfaces.get(interface).copied();
         let ifindex = ifindex.ok_or_else(|| Error::NoInterface(interface.to_owned()))?;
+        if let Some(other) = self.other.as_mut().filter(|other| other.is_swapping) {
+            other.swapped.insert(port);
+        }
         Ok(Attachment {
             ifindex,
             delivery: Delivery::Peer,
@@ -259,7 +336,9 @@ impl Datapath for Fake {
         if !self.interfaces.contains_key(interface) {
             return Err(Error::NoInterface(interface.to_owned()));
         }
-        self.underlays.insert(interface.to_owned());
+        if self.other.as_ref().is_none_or(|other| other.is_swapping) {
+            self.underlays.insert(interface.to_owned());
+        }
         Ok(())
     }
 

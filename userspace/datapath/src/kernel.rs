@@ -3,6 +3,7 @@
 //! Everything is pinned under one folder, so that forwarding survives this process; a new one adopts maps and
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
+mod beside;
 mod bpffs;
 mod clock;
 mod dump;
@@ -32,6 +33,7 @@ pub use xdp::why_not_xdp;
 use crate::{
     Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse, XdpUse,
 };
+use beside::Beside;
 use links::Links;
 use maps::Maps;
 use nix::fcntl::Flock;
@@ -47,7 +49,8 @@ use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 /// Where and how to load.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
-    /// Folder in bpffs: `maps/`, `progs/` and `links/` are made under it.
+    /// Folder in bpffs: `maps/`, `progs/` and `links/` are made under it, and a folder `abi-N` that says of which ABI
+    /// they are.
     pub pin: PathBuf,
 }
 
@@ -59,6 +62,8 @@ pub struct Kernel {
     inject: InjectTap,
     reader: MissReader,
     pin: PathBuf,
+    /// The running maps and programs, where they are an earlier agent's of another ABI.
+    beside: Option<Beside>,
     /// Held for as long as this agent runs: a folder of pins has one agent.
     _lock: Flock<File>,
 }
@@ -73,8 +78,14 @@ impl Kernel {
         check_version()?;
         bpffs::mount_if_absent(&config.pin)?;
         let lock = bpffs::lock(&config.pin)?;
-        let mut programs = Programs::load(&config.pin)?;
-        let maps = Maps::open(&mut programs)?;
+        let beside = Beside::find(&config.pin)?;
+        let folder = beside.as_ref().map_or(&config.pin, Beside::folder);
+        let mut programs = Programs::load(folder)?;
+        let mut maps = Maps::open(&mut programs)?;
+        if let Some(beside) = &beside {
+            beside.copy_generations(&mut maps);
+        }
+        bpffs::make(&config.pin.join("links"))?;
         let reader = MissReader::open(&maps)?;
         let mut links = Links::new(&config.pin);
         let inject = InjectTap::open()?;
@@ -86,6 +97,7 @@ impl Kernel {
             inject,
             reader,
             pin: config.pin.clone(),
+            beside,
             _lock: lock,
         })
     }
@@ -124,6 +136,11 @@ impl Kernel {
         let _lock = bpffs::lock(pin)?;
         detach_all(pin)?;
         Ok(true)
+    }
+
+    /// Whether programs are attached, or another ABI's run on for now.
+    fn attaches(&self) -> bool {
+        self.beside.as_ref().is_none_or(|beside| beside.is_swapping)
     }
 
     /// The loaded programs, for BPF_PROG_TEST_RUN.
@@ -175,7 +192,11 @@ impl Datapath for Kernel {
     }
 
     fn take_over(&mut self) -> Result<Earlier, Error> {
-        self.maps.take_over()
+        let other_abi = self.beside.as_ref().map(Beside::read);
+        Ok(Earlier {
+            other_abi,
+            ..self.maps.take_over()?
+        })
     }
 
     fn published(&self, family: Family, masked: &FlowKey) -> Result<Option<SlotRef>, Error> {
@@ -215,6 +236,22 @@ impl Datapath for Kernel {
         self.maps.set_own_address(address, present)
     }
 
+    fn start_swap(&mut self) {
+        if let Some(beside) = &mut self.beside {
+            beside.is_swapping = true;
+        }
+    }
+
+    fn end_swap(&mut self) -> Result<(), Error> {
+        if self.beside.is_none() {
+            return Ok(());
+        }
+        self.links.sweep_earlier()?;
+        beside::finish(&self.pin)?;
+        self.beside = None;
+        Ok(())
+    }
+
     fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error> {
         let ifindex = ifindex_of(interface)?;
         let occupied = self.maps.interface(ifindex)?;
@@ -231,8 +268,10 @@ impl Datapath for Kernel {
                 port: u32::from(port),
             },
         )?;
-        self.links
-            .attach_port(&mut self.programs, port, interface, ifindex)?;
+        if self.attaches() {
+            self.links
+                .attach_port(&mut self.programs, port, interface, ifindex)?;
+        }
         let delivery = if is_veth(interface) {
             Delivery::Peer
         } else {
@@ -242,7 +281,9 @@ impl Datapath for Kernel {
     }
 
     fn detach_port(&mut self, port: u16, ifindex: u32) -> Result<(), Error> {
-        self.links.detach_port(port)?;
+        if self.attaches() {
+            self.links.detach_port(port)?;
+        }
         if self.maps.interface(ifindex)?.ifindex == ifindex {
             self.maps
                 .set_interface(ifindex, InterfaceRecord::default())?;
@@ -251,11 +292,16 @@ impl Datapath for Kernel {
     }
 
     fn detach_other_ports(&mut self, keep: &BTreeSet<u16>) {
-        self.links.sweep(keep);
+        if self.attaches() {
+            self.links.sweep(keep);
+        }
     }
 
     fn attach_underlay(&mut self, interface: &str) -> Result<(), Error> {
         ifindex_of(interface)?;
+        if !self.attaches() {
+            return Ok(());
+        }
         self.links.attach_underlay(&mut self.programs, interface)
     }
 
@@ -269,6 +315,9 @@ impl Datapath for Kernel {
             XdpUse::WhereItPays => why_not_xdp(interface)?.is_none(),
             XdpUse::Always => true,
         };
+        if !self.attaches() {
+            return Ok(wanted);
+        }
         if wanted {
             self.links.attach_xdp(&mut self.programs, interface)?;
         } else {

@@ -14,7 +14,7 @@ pub mod masks;
 pub mod network;
 pub mod port_table;
 
-pub use earlier::{Earlier, EarlierFlow};
+pub use earlier::{Earlier, EarlierFlow, EarlierKey, OtherAbi};
 pub use error::Error;
 pub use fake::Fake;
 pub use flow_table::{Flow, FlowId, FlowTable, Member};
@@ -141,6 +141,12 @@ pub trait Datapath {
     fn keep_remote_hosts(&mut self, keep: &BTreeSet<AddressBytes>) -> Result<(), Error>;
     /// Receives, or no longer, tunnel packets to an own address.
     fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error>;
+    /// From here on attaching and detaching are done: beside an earlier agent's maps of another ABI they are only
+    /// noted in the own maps, and its programs run on. Whoever calls it attaches everything again.
+    fn start_swap(&mut self);
+    /// Detaches what wasn't attached since [`Datapath::start_swap`], and puts the own maps and programs in the place
+    /// of the earlier agent's. Nothing where there is nothing beside. After an error it may be called again.
+    fn end_swap(&mut self) -> Result<(), Error>;
     /// Attaches `from_port` to an interface and makes it the port's; the interface must exist.
     fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error>;
     /// Detaches a port's program; the interface may be gone already.

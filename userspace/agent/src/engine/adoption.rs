@@ -58,6 +58,7 @@ impl<D: Datapath> Engine<D> {
                 "flows of an earlier weftd go on, and are decided again"
             );
         }
+        self.begin_rebuilding(earlier.other_abi);
         self.adoption = Adoption {
             undecided,
             remote_hosts: earlier.remote_hosts,
@@ -82,17 +83,19 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    /// Decides again on at most so many of the earlier agent's flows. Returns whether any are left.
+    /// Decides again on at most so many of the earlier agent's flows. Returns whether any are left. After the last
+    /// one its maps and programs are this agent's, also where they were of another ABI.
     pub fn adopt_flows(&mut self, flows_max: usize) -> bool {
         if !self.is_ready || !self.adoption.is_running {
             return false;
         }
         for _ in 0..flows_max {
-            let Some(id) = self.adoption.undecided.pop() else {
+            if let Some(id) = self.adoption.undecided.pop() {
+                self.adopt_flow(id);
+            } else if !self.rebuild_next_flow() {
                 self.end_adoption();
                 return false;
-            };
-            self.adopt_flow(id);
+            }
         }
         true
     }
@@ -147,11 +150,12 @@ impl<D: Datapath> Engine<D> {
         self.table.end_adoption(&mut self.datapath, now);
         self.peers.indices.let_go();
         self.floods.indices.let_go();
+        self.swap_in();
     }
 }
 
 /// Headers that no guard minds: flows have guards of their own.
-const ANY_HEADERS: Headers = Headers {
+pub(super) const ANY_HEADERS: Headers = Headers {
     ttl: u8::MAX,
     l3_offset: ETHERNET_LEN as u16,
     l3_length: 0,
@@ -160,7 +164,7 @@ const ANY_HEADERS: Headers = Headers {
 };
 
 /// A packet that takes this flow: what it doesn't match is zero.
-fn packet_of(masked: &FlowKey) -> FlowKey {
+pub(super) fn packet_of(masked: &FlowKey) -> FlowKey {
     let mut key = *masked;
     key.head.mask_id = 0;
     key

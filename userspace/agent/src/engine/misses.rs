@@ -28,11 +28,11 @@ pub struct MadeSlots {
 }
 
 /// A flow whose packets have been sent on, to be published when the batch is done.
-struct Pending {
-    key: FlowKey,
-    target: SlotRef,
-    slot: Slot,
-    decision: Decision,
+pub(super) struct Pending {
+    pub(super) key: FlowKey,
+    pub(super) target: SlotRef,
+    pub(super) slot: Slot,
+    pub(super) decision: Decision,
 }
 
 impl<D: Datapath> Engine<D> {
@@ -214,7 +214,7 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    fn publish_flow(&mut self, flow: Pending, now: u64) -> Option<FlowId> {
+    pub(super) fn publish_flow(&mut self, flow: Pending, now: u64) -> Option<FlowId> {
         let Pending {
             key,
             target,

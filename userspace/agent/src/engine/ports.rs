@@ -311,7 +311,7 @@ impl<D: Datapath> Engine<D> {
         tracing::info!(port = %self.snapshot.model().port_path(id), %key, "port is live");
     }
 
-    fn go_down(&mut self, id: PortId, problem: Option<&str>, dirty: &mut BTreeSet<Tag>) {
+    pub(super) fn go_down(&mut self, id: PortId, problem: Option<&str>, dirty: &mut BTreeSet<Tag>) {
         self.set_problem(id, problem.map(str::to_owned));
         let Some(bound) = self.ports.bound.get_mut(&id) else {
             return;

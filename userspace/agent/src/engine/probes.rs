@@ -77,7 +77,8 @@ impl Probes {
 impl<D: Datapath> Engine<D> {
     /// Sends the probes that are due, and judges those before. Called about once a second.
     pub fn probe_hosts(&mut self) {
-        if !self.is_ready {
+        // Answers would go to the programs of another ABI.
+        if !self.is_ready || self.swap.is_beside() {
             return;
         }
         let remotes: Vec<(HostId, RemoteHost)> = self

@@ -338,6 +338,7 @@ impl<D: Datapath> Engine<D> {
                 "nothing is decided: what an earlier weftd left can't be read: {problem}"
             ));
         }
+        problems.extend(self.swap.problem());
         if let Some(problem) = &self.install_problem {
             problems.push(format!(
                 "packets go by way of this agent, as no flow can be installed: {problem}"

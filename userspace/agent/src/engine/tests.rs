@@ -18,6 +18,7 @@ mod recorder;
 mod refusals;
 mod reports;
 mod revalidation;
+mod swap;
 mod underlay;
 
 use super::{Engine, EngineConfig, Message, TunnelOptions};

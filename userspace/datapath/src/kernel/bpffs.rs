@@ -60,6 +60,12 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Gives a folder of pins another name, one that is free. What is in it isn't touched.
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    std::fs::rename(from, to)
+        .map_err(|source| Error::io(format!("renaming {}", from.display()), source))
+}
+
 /// Removes `weft`, the folder that folders of pins are in by default, with its last one.
 pub fn remove_if_empty(folder: Option<&Path>) {
     if let Some(folder) = folder.filter(|folder| *folder == Path::new(MOUNT_POINT).join("weft")) {

@@ -20,6 +20,8 @@ pub struct Links {
     inject: Option<SchedClassifierLink>,
     /// What does it all on a kernel without TCX.
     filters: Option<Filters>,
+    /// Names of what this process has attached.
+    attached: BTreeSet<String>,
 }
 
 impl Links {
@@ -29,6 +31,7 @@ impl Links {
             folder: pin.join("links"),
             inject: None,
             filters: None,
+            attached: BTreeSet::new(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Links {
         interface: &str,
         ifindex: u32,
     ) -> Result<(), Error> {
+        self.attached.insert(port_link(port));
         if let Some(filters) = &self.filters {
             return filters.attach(programs.program("from_port")?, interface, &port_link(port));
         }
@@ -84,6 +88,7 @@ impl Links {
         interface: &str,
     ) -> Result<(), Error> {
         let name = format!("underlay_{}", in_bpffs(interface));
+        self.attached.insert(name.clone());
         if let Some(filters) = &self.filters {
             return filters.attach(programs.program("from_underlay")?, interface, &name);
         }
@@ -98,6 +103,7 @@ impl Links {
     /// earlier agent left. It runs in the driver or not at all: generic XDP misses what other programs redirect.
     pub fn attach_xdp(&mut self, programs: &mut Programs, interface: &str) -> Result<(), Error> {
         let name = xdp_link(interface);
+        self.attached.insert(name.clone());
         let wanted = super::ifindex_of(interface)?;
         let program = programs.xdp()?;
         if self.adopt_xdp(program, &name) == Some(wanted) {
@@ -140,6 +146,23 @@ impl Links {
                 tracing::warn!(%error, port, "an old link stays");
             }
         }
+    }
+
+    /// Removes links and filters of an earlier agent that this process hasn't attached again.
+    ///
+    /// # Errors
+    /// The first one that stays.
+    pub fn sweep_earlier(&mut self) -> Result<(), Error> {
+        let is_earlier = |name: &String| !self.attached.contains(name);
+        if let Some(filters) = &self.filters {
+            let names = filters.names().into_iter().filter(is_earlier);
+            names
+                .into_iter()
+                .try_for_each(|name| filters.detach(&name))?;
+        }
+        let links = bpffs::names(&self.folder).into_iter().filter(is_earlier);
+        let links: Vec<String> = links.collect();
+        links.iter().try_for_each(|name| self.unpin(name))
     }
 
     /// Ports that have a pinned link, or a filter.

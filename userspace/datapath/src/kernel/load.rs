@@ -6,7 +6,6 @@ use aya::maps::Map;
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::path::Path;
-use weft_common::ABI_VERSION;
 use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::limits::{CACHE_ENTRIES_PER_CPU, PORTS_MAX, SLOTS_MAX};
 
@@ -49,13 +48,11 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads the object with its pins under `pin`.
-    pub fn load(pin: &Path) -> Result<Programs, Error> {
-        let maps = pin.join("maps");
-        for folder in [&maps, &pin.join("progs"), &pin.join("links")] {
-            bpffs::make(folder)?;
-        }
-        check_abi(pin)?;
+    /// Loads the object with `maps` and `progs` pinned in a folder.
+    pub fn load(folder: &Path) -> Result<Programs, Error> {
+        let (maps, programs) = (folder.join("maps"), folder.join("progs"));
+        bpffs::make(&maps)?;
+        bpffs::make(&programs)?;
         let cpus = aya::util::nr_cpus()
             .map_err(|(what, source)| Error::io(format!("counting CPUs ({what})"), source))?
             as u32;
@@ -71,7 +68,7 @@ impl Programs {
             .load(OBJECT)
             .map_err(|error| Error::program("loading the kernel programs' object", &error))?;
         for name in PROGRAMS {
-            load_program(&mut ebpf, name, &pin.join("progs").join(name))?;
+            load_program(&mut ebpf, name, &programs.join(name))?;
         }
         Ok(Programs { ebpf })
     }
@@ -134,23 +131,4 @@ fn bpffs_unpin(path: &Path) -> Result<(), Error> {
         )),
         _ => Ok(()),
     }
-}
-
-/// Pinned maps of another ABI are refused: bpffs holds no files but pins, so the version is a folder's name.
-fn check_abi(pin: &Path) -> Result<(), Error> {
-    let mine = format!("abi-{ABI_VERSION}");
-    let entries = std::fs::read_dir(pin)
-        .map_err(|source| Error::io(format!("reading {}", pin.display()), source))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("abi-") && name != mine {
-            let path = pin.display().to_string();
-            return Err(Error::OtherAbi {
-                path,
-                found: name.replace("abi-", ""),
-                expected: ABI_VERSION,
-            });
-        }
-    }
-    bpffs::make(&pin.join(mine))
 }

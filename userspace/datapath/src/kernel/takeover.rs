@@ -146,7 +146,7 @@ fn hash(map: &MapData, name: &'static str, key_size: usize) -> Result<Vec<Entry>
 }
 
 /// The key in the first bytes of one, as either family stores it.
-fn key_of(bytes: &[u8]) -> FlowKey {
+pub(super) fn key_of(bytes: &[u8]) -> FlowKey {
     let mut key = FlowKey::default();
     for (place, byte) in key.as_mut_bytes().iter_mut().zip(bytes) {
         *place = *byte;

@@ -3,6 +3,7 @@
 mod subject;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 use subject::{Subject, frame, mask};
 use weft_common::limits::{SELECT_GROUPS_MAX, SLOT_GRACE_SECS, SLOTS_MAX};
@@ -351,12 +352,187 @@ fn a_second_agent_adopts_the_pinned_state() {
     });
 }
 
+/// Gives what is pinned another ABI's name.
+fn rename_abi(pin: &Path, version: &str) {
+    let own = pin.join(format!("abi-{}", weft_common::ABI_VERSION));
+    std::fs::rename(own, pin.join(version)).unwrap();
+}
+
+/// Names in a folder of pins, in order, without those of what is attached.
+fn versions(pin: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(pin).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let attached = ["links".to_owned(), "filters".to_owned()];
+    let names: BTreeSet<String> = names.filter(|name| !attached.contains(name)).collect();
+    names.into_iter().collect()
+}
+
+/// Leaves a flow and a port's generation as an agent of another ABI would.
+fn leave_another_abi(config: &weft_datapath::KernelConfig) {
+    let mut first = Kernel::open(config).unwrap();
+    let mut table = FlowTable::new(0);
+    let record = weft_common::PortRecord {
+        generation: 9,
+        ..Default::default()
+    };
+    first.write_port(subject::PORT, &record).unwrap();
+    install(&mut table, &mut first, 1, 30, FIRST).unwrap();
+    first.attach_port(subject::PORT, "lo").unwrap();
+    first.attach_port(7, "other").unwrap();
+    drop(first);
+    rename_abi(&config.pin, "abi-1");
+}
+
+/// Maps of another ABI forward until the swap, whatever becomes of the agent beside them.
+#[test]
+fn another_abi_goes_on_until_it_is_swapped() {
+    subject::in_namespace(subject::pin("beside"), |pin| {
+        ip("link add other type veth peer name far");
+        let config = weft_datapath::KernelConfig { pin };
+        leave_another_abi(&config);
+        let shown = attached(&config.pin);
+        assert_eq!(shown.len(), 2);
+        // The first one dies beside it.
+        for _ in 0..2 {
+            let mut second = Kernel::open(&config).unwrap();
+            assert_eq!(versions(&config.pin)[0], "abi-1");
+            assert!(config.pin.join("next/maps/slots").exists());
+            let other = second.take_over().unwrap().other_abi.unwrap();
+            assert_eq!(other.version, 1);
+            let keys: Vec<_> = other
+                .keys
+                .iter()
+                .map(|key| (key.masked, key.mask))
+                .collect();
+            assert_eq!(keys, [(subject::key(1).masked(&mask(30)), mask(30))]);
+            assert_eq!(second.read_port(subject::PORT).unwrap().generation, 9);
+            let own = second.attach_port(subject::PORT, "lo").unwrap();
+            assert_eq!(own.ifindex, 1);
+            second.attach_underlay("lo").unwrap();
+            second.detach_other_ports(&BTreeSet::new());
+            assert_eq!(attached(&config.pin), shown, "the other ABI's");
+        }
+        let mut third = Kernel::open(&config).unwrap();
+        third.start_swap();
+        third.attach_port(subject::PORT, "lo").unwrap();
+        third.end_swap().unwrap();
+        let own = format!("abi-{}", weft_common::ABI_VERSION);
+        let keys = format!("keys-{}", weft_common::KEYS_VERSION);
+        assert_eq!(
+            versions(&config.pin),
+            [own, keys, "maps".into(), "progs".into()]
+        );
+        let after = attached(&config.pin);
+        assert_eq!(
+            after.len(),
+            1,
+            "what wasn't attached again is gone: {after:?}"
+        );
+        assert!(!shown.contains(&after[0]), "another program");
+        // The next one is of the same ABI, and adopts.
+        let mut table = FlowTable::new(0);
+        install(&mut table, &mut third, 1, 32, SECOND).unwrap();
+        drop(third);
+        let mut fourth = Kernel::open(&config).unwrap();
+        let earlier = fourth.take_over().unwrap();
+        assert_eq!((earlier.flows.len(), earlier.other_abi), (1, None));
+    });
+}
+
+/// Nothing is read of maps whose keys have a version that this agent doesn't know.
+#[test]
+fn unknown_keys_of_another_abi_are_not_read() {
+    subject::in_namespace(subject::pin("keys"), |pin| {
+        ip("link add other type veth peer name far");
+        let config = weft_datapath::KernelConfig { pin };
+        leave_another_abi(&config);
+        std::fs::create_dir(config.pin.join("keys-77")).unwrap();
+        let mut second = Kernel::open(&config).unwrap();
+        let other = second.take_over().unwrap().other_abi.unwrap();
+        assert_eq!((other.version, other.keys), (1, Vec::new()));
+        assert_eq!(second.read_port(subject::PORT).unwrap().generation, 0);
+    });
+}
+
+/// An agent that was killed while it moved its maps to their place is followed by one that goes on with that.
+#[test]
+fn a_swap_that_was_cut_short_is_finished() {
+    subject::in_namespace(subject::pin("cut"), |pin| {
+        let config = weft_datapath::KernelConfig { pin };
+        let mut first = Kernel::open(&config).unwrap();
+        let mut table = FlowTable::new(0);
+        install(&mut table, &mut first, 1, 32, FIRST).unwrap();
+        drop(first);
+        let said = versions(&config.pin);
+        // All is attached; then the maps were moved, too; then the versions were said.
+        for step in 0..3 {
+            let (pin, next) = (&config.pin, config.pin.join("next"));
+            let made = ["whole", &said[0], &said[1]].map(|name| next.join(name));
+            made.iter()
+                .for_each(|path| std::fs::create_dir_all(path).unwrap());
+            std::fs::rename(pin.join("progs"), next.join("progs")).unwrap();
+            if step == 0 {
+                std::fs::rename(pin.join("maps"), next.join("maps")).unwrap();
+                std::fs::create_dir(pin.join("maps")).unwrap();
+            }
+            if step < 2 {
+                rename_abi(pin, "abi-1");
+            }
+            let mut second = Kernel::open(&config).unwrap();
+            assert_eq!(versions(pin), said);
+            let earlier = second.take_over().unwrap();
+            assert_eq!((earlier.flows.len(), earlier.other_abi), (1, None));
+        }
+    });
+}
+
+/// Where programs are attached in a folder of pins: interface and program, by id.
+fn attached(pin: &Path) -> Vec<String> {
+    let shown = |name: &str| {
+        let filters = tc(&format!("filter show dev {name} ingress"));
+        let ids = filters.split(" id ").skip(1);
+        let ids: Vec<&str> = ids.filter_map(|rest| rest.split(' ').next()).collect();
+        ids.iter()
+            .map(|id| format!("{name} {id}"))
+            .collect::<Vec<_>>()
+    };
+    if pin.join("filters").exists() {
+        return ["lo", "other"].map(shown).concat();
+    }
+    let links = std::fs::read_dir(pin.join("links")).unwrap();
+    let shown = links.map(|link| {
+        let link = link.unwrap().path();
+        let fields = run(
+            "bpftool",
+            &["link", "show", "pinned", link.to_str().unwrap()],
+        );
+        let program = fields
+            .split(" prog ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        format!("{} {}", link.display(), program.unwrap())
+    });
+    let shown: BTreeSet<String> = shown.collect();
+    shown.into_iter().collect()
+}
+
 /// Runs `tc` in the calling thread's namespace.
 fn tc(arguments: &str) -> String {
-    let words = arguments.split(' ');
-    let output = std::process::Command::new("tc").args(words).output();
-    let output = output.expect("tc is there");
-    assert!(output.status.success(), "tc {arguments}: {output:?}");
+    run("tc", &arguments.split(' ').collect::<Vec<_>>())
+}
+
+/// Runs `ip` in the calling thread's namespace.
+fn ip(arguments: &str) {
+    run("ip", &arguments.split(' ').collect::<Vec<_>>());
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -20,6 +20,8 @@ pub enum Event {
     Published(SlotRef),
     /// A port's program was detached.
     Detached(u16),
+    /// What an agent of another ABI left is gone.
+    Swapped,
 }
 
 /// See the module's text.
@@ -33,6 +35,8 @@ pub struct Recorder {
     pub dropped: BTreeMap<u16, Vec<(DropReason, u64)>>,
     /// Whether attaching fails.
     pub refuses_ports: bool,
+    /// Whether a swap can't be ended.
+    pub refuses_swap: bool,
 }
 
 impl Datapath for Recorder {
@@ -126,6 +130,18 @@ impl Datapath for Recorder {
 
     fn set_own_address(&mut self, address: AddressBytes, present: bool) -> Result<(), Error> {
         self.fake.set_own_address(address, present)
+    }
+
+    fn start_swap(&mut self) {
+        self.fake.start_swap();
+    }
+
+    fn end_swap(&mut self) -> Result<(), Error> {
+        if self.refuses_swap {
+            return Err(Error::io("renaming", std::io::Error::other("busy")));
+        }
+        self.log.push(Event::Swapped);
+        self.fake.end_swap()
     }
 
     fn attach_port(&mut self, port: u16, interface: &str) -> Result<Attachment, Error> {
