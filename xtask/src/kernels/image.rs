@@ -42,7 +42,7 @@ pub fn base(folder: &Path, programs: &[Program], scenarios: &[String]) -> Result
         std::fs::create_dir(root.join(name))?;
     }
     // tcpdump looks up the user that it is to stay.
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n")?;
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n")?;
     std::fs::write(root.join("etc/group"), "root:x:0:\n")?;
     for name in ["usr/bin", "usr/sbin", "sbin"] {
         std::os::unix::fs::symlink("/bin", root.join(name))?;
