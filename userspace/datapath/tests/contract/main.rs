@@ -397,7 +397,9 @@ fn another_abi_goes_on_until_it_is_swapped() {
             let mut second = Kernel::open(&config).unwrap();
             assert_eq!(versions(&config.pin)[0], "abi-1");
             assert!(config.pin.join("next/maps/slots").exists());
-            let other = second.take_over().unwrap().other_abi.unwrap();
+            let earlier = second.take_over().unwrap();
+            assert!(earlier.flows.is_empty(), "what one that died had begun");
+            let other = earlier.other_abi.unwrap();
             assert_eq!(other.version, 1);
             let keys: Vec<_> = other
                 .keys
@@ -411,6 +413,7 @@ fn another_abi_goes_on_until_it_is_swapped() {
             second.attach_underlay("lo").unwrap();
             second.detach_other_ports(&BTreeSet::new());
             assert_eq!(attached(&config.pin), shown, "the other ABI's");
+            install(&mut FlowTable::new(0), &mut second, 2, 32, SECOND).unwrap();
         }
         let mut third = Kernel::open(&config).unwrap();
         third.start_swap();
