@@ -1,4 +1,4 @@
-//! Tunnel probes (index 0 of the tunnel key): requests are answered here, whatever state the agent is in; both
+//! Tunnel probes (index 0 of the tunnel key): requests are answered here, whatever state the agent is in; all
 //! kinds go up to it. `tunnel` has checked the sender. The answer takes the way that every packet to that host takes.
 
 use crate::encap::{Varying, transmit, write_outer};
@@ -14,19 +14,20 @@ use weft_common::frame::ETHERNET_LEN;
 use weft_common::peer::PEER_IPV6;
 use weft_common::probe::{
     ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_RECEIVED_OFFSET, PROBE_REPLY, PROBE_REQUEST,
-    ProbePayload,
+    PROBE_SEEN, ProbePayload,
 };
 use weft_common::tunnel::GRE_LEN;
 
 const PAYLOAD_LEN: usize = size_of::<ProbePayload>();
 
-/// Answers a request, hands up a reply, drops what is neither.
+/// Answers a request, hands it up as all other kinds, drops what is none of them.
 #[inline(always)]
 pub fn receive(packet: &mut Packet, arrival: Arrival) -> i32 {
     let offset = arrival.inner_offset() + ETHERNET_LEN;
     packet.pull_headers((offset + PAYLOAD_LEN) as u32);
     let kind = arrival.key.generation;
-    let is_known = kind == PROBE_REQUEST || kind == PROBE_REPLY;
+    // The kinds are numbered in a row.
+    let is_known = (PROBE_REQUEST..=PROBE_SEEN).contains(&kind);
     if !is_known || !is_probe(packet, offset) {
         return count::dropped(0, DropReason::BadProbe);
     }
@@ -37,7 +38,7 @@ pub fn receive(packet: &mut Packet, arrival: Arrival) -> i32 {
         return count::dropped(0, DropReason::BadProbe);
     }
     tell_agent(packet, kind, (offset + PAYLOAD_LEN) as u32);
-    if kind == PROBE_REPLY {
+    if kind != PROBE_REQUEST {
         return SHOT;
     }
     answer(packet, arrival)

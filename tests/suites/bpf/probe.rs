@@ -5,7 +5,8 @@ use crate::frames;
 use weft_common::DropReason;
 use weft_common::event::MissReason;
 use weft_common::probe::{
-    ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_REPLY, PROBE_REQUEST, ProbePayload,
+    ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_REPLY, PROBE_REQUEST, PROBE_SEEN,
+    PROBE_WATCH, ProbePayload,
 };
 use weft_common::tunnel::ENCAP_LEN_V4;
 use zerocopy::{FromBytes, IntoBytes};
@@ -57,9 +58,15 @@ fn a_request_goes_back_under_the_reply_key_with_a_right_checksum() {
 }
 
 #[test]
-fn both_kinds_go_up_with_the_time_of_their_arrival() {
+fn all_kinds_go_up_with_the_time_of_their_arrival() {
     with_bench(|bench| {
-        for (kind, verdict) in [(PROBE_REQUEST, REDIRECT), (PROBE_REPLY, SHOT)] {
+        let kinds = [
+            (PROBE_REQUEST, REDIRECT),
+            (PROBE_REPLY, SHOT),
+            (PROBE_WATCH, SHOT),
+            (PROBE_SEEN, SHOT),
+        ];
+        for (kind, verdict) in kinds {
             let run = bench.run("from_underlay", &probe(u32::from(kind), 1000));
             assert_eq!(run.verdict, verdict);
             let misses = bench.misses();
@@ -88,7 +95,7 @@ fn what_is_no_probe_is_dropped_by_name_and_not_answered() {
             frame
         };
         let cases = [
-            ("another kind", probe(3, 100)),
+            ("another kind", probe(5, 100)),
             ("no kind", probe(0, 100)),
             ("another Ethernet type", changed(PAYLOAD - 1)),
             ("another magic", changed(PAYLOAD)),

@@ -163,6 +163,20 @@ pub fn set_underlay_mtu(net: &Network, mtu: u32) -> Result<()> {
     })
 }
 
+/// `weft status` shows what workloads can send.
+fn expect_overlay_mtu(net: &Network, mtu: u32) -> Result<()> {
+    let weft = net.weft("h1")?;
+    wait::until_ok("the MTU of workloads", NETWORK_LIMIT, || {
+        let status: serde_json::Value = weft.json(&["status"])?;
+        ensure!(status["overlay_mtu"] == mtu, "{status:#}");
+        Ok(())
+    })?;
+    let text = weft.text(&["status"])?;
+    let line = format!("mtu       {mtu} for workloads, to every host\n");
+    ensure!(text.contains(&line), "{text}");
+    Ok(())
+}
+
 /// On a bridge and over three routers: what fits arrives, what doesn't is answered with the size that does, and the
 /// flow is one. Packets that may be divided arrive whatever their size.
 #[scenario]
@@ -173,6 +187,7 @@ fn every_size_gets_its_answer_with_one_flow(run: &mut Run) -> Result<()> {
     net.ping("web-1", "web-2")?;
     for underlay in [1500, 1300] {
         set_underlay_mtu(net, underlay)?;
+        expect_overlay_mtu(net, underlay - 42)?;
         let overlay = underlay - TUNNEL_BYTES;
         for (to, teller) in [("10.0.1.12", "10.0.1.12"), ("10.0.2.11", "10.0.1.1")] {
             for size in overlay - 5..=overlay + 5 {

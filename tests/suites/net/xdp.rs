@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::ping::expect_ping;
 use anyhow::{Context, Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::network::{Network, WORKLOAD_INTERFACE};
@@ -109,6 +110,23 @@ fn redirected(net: &Network, host: &str) -> Result<u64> {
     Ok(numbers
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum())
+}
+
+/// Nobody on a host sees what XDP delivers: a second packet goes where it is seen.
+#[scenario]
+fn a_ping_of_weft_and_its_answer_are_seen_where_xdp_delivers(run: &mut Run) -> Result<()> {
+    let net = start(run, "xdp", "on")?;
+    expect_ping(net, "web-1", "web-2")?;
+    net.ping("web-1", "web-2")?;
+    let arguments = ["ping", "web/web-1", "web/web-2"];
+    let ping: serde_json::Value = net.weft("h1")?.json(&arguments)?;
+    ensure!(ping["agrees"] == true, "{ping:#}");
+    ensure!(ping["answer"]["what"] == "echo reply", "{ping:#}");
+    let before = redirected(net, "h2")?;
+    net.ping("web-1", "web-2")?;
+    let after = redirected(net, "h2")?;
+    ensure!((after > before) == is_told()?, "{before} {after}");
+    Ok(())
 }
 
 #[scenario]

@@ -15,6 +15,7 @@
 //! | [`audit`] | compares flows and the kernel's maps with what they should be |
 //! | [`waiting`] | packets that wait for a next hop |
 //! | [`advertisements`] | what routers say of themselves, unasked |
+//! | [`watches`] | what ports show of marked packets, for `weft ping` |
 //! | [`report`], [`tracing_packets`], [`ping`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
@@ -36,6 +37,7 @@ pub mod swap;
 pub mod tracing_packets;
 pub mod underlay;
 pub mod waiting;
+pub mod watches;
 
 use crate::store_sync::StoreHealth;
 use adoption::Adoption;
@@ -56,6 +58,7 @@ use tokio::sync::{mpsc, watch};
 use underlay::Peers;
 pub use underlay::TunnelOptions;
 use waiting::Waiting;
+use watches::Watches;
 use weft_api::{OwnedState, StateChange, StateUpdate};
 use weft_common::{DropReason, Slot};
 use weft_datapath::network::HostNetwork;
@@ -117,6 +120,7 @@ pub struct Engine<D> {
     peers: Peers,
     tunnel_options: TunnelOptions,
     probes: Probes,
+    watches: Watches,
     floods: Floods,
     waiting: Waiting,
     advertisements: Advertisements,
@@ -187,6 +191,7 @@ impl<D: Datapath> Engine<D> {
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
             probes: Probes::default(),
+            watches: Watches::default(),
             floods: Floods::default(),
             waiting: Waiting::default(),
             advertisements: Advertisements::default(),
@@ -244,6 +249,7 @@ impl<D: Datapath> Engine<D> {
         self.retry_attachments();
         self.retry_xdp();
         self.retry_swap();
+        self.end_watches();
         self.audit(now);
     }
 

@@ -1,17 +1,31 @@
-//! `POST /v1/ping`: sends the packet and watches this host's wires for it and its answer.
+//! `POST /v1/ping`: sends the packet, watches this host's wires for it and its answer, and asks the receiver's host.
+
+mod verdict;
 
 use crate::engine::ping::{Mark, PingPlan};
 use crate::engine::tracing_packets::TraceError;
+use crate::engine::watches::{Question, Sight};
 use crate::packet_thread::PacketThread;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use verdict::{arrival, compare};
 use weft_api::{PingAnswer, PingRequest, PingResponse, PingTunnel};
 use weft_common::TunnelKey;
 use weft_common::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, protocol};
+use weft_common::probe::{WATCH_BEGIN, WATCH_END};
 use weft_datapath::kernel::{FrameWatch, SeenFrame};
 
 /// How long an answer is waited for.
 const WAIT: Duration = Duration::from_secs(1);
+/// How long another host's answer to a question is waited for.
+const ANSWER_WAIT: Duration = Duration::from_millis(300);
+/// How often a question is asked until it counts as unanswered.
+const QUESTIONS: u8 = 3;
+/// Numbers of questions before and after the packet is sent, and of the last one.
+const BEFORE: u8 = 0;
+const AFTER: u8 = 0x40;
+const ENDING: u8 = 0x80;
 
 /// Why a ping can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,23 +48,48 @@ struct Seen {
     answer: Option<(&'static str, Instant)>,
 }
 
-/// Sends one packet and says what became of it.
+/// Sends one packet and says what became of it. One that is lost, or whose arrival or answer can't be seen where XDP
+/// or a veth's far end takes it, is followed by a second one, which is delivered so that it is seen.
 ///
 /// # Errors
 /// [`PingError`].
 pub async fn ping(packets: &PacketThread, request: PingRequest) -> Result<PingResponse, PingError> {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH);
-    let number = 0x8000 | millis.map_or(0, |it| it.as_millis() as u16);
+    let first = ping_once(packets, &request, false).await?;
+    let arrived = first.arrival.as_ref().and_then(|arrival| {
+        let seen = arrival.seen?;
+        Some(seen && arrival.answered)
+    });
+    let is_dropped_as_said = first.trace.reason.is_some() && first.agrees == Some(true);
+    // An answer that was seen to set out has to come back yet.
+    if first.answer.is_some() || arrived == Some(false) || is_dropped_as_said {
+        return Ok(first);
+    }
+    let second = ping_once(packets, &request, true).await?;
+    Ok(PingResponse {
+        repeated: true,
+        ..second
+    })
+}
+
+async fn ping_once(
+    packets: &PacketThread,
+    request: &PingRequest,
+    is_visible: bool,
+) -> Result<PingResponse, PingError> {
+    let token = Uuid::new_v4().as_u128() as u32;
     let (tenant, from) = (request.tenant.clone(), request.from.clone());
     let asked = request.clone();
     let (plan, before) = packets
         .ask(move |engine| {
             let before = engine.drops_at(asked.tenant.as_deref(), &asked.from);
-            (engine.plan_ping(&asked, number), before)
+            (engine.plan_ping(&asked, token), before)
         })
         .await
         .ok_or(PingError::Stopped)?;
     let plan = plan?;
+    let (there, here) = plan.questions(is_visible);
+    let begun = look(packets, there, WATCH_BEGIN, BEFORE).await;
+    look(packets, here, WATCH_BEGIN, BEFORE).await;
     let mark = plan.mark;
     let watch = FrameWatch::open()?;
     let watching = tokio::task::spawn_blocking(move || {
@@ -70,6 +109,13 @@ pub async fn ping(packets: &PacketThread, request: PingRequest) -> Result<PingRe
         .await
         .ok_or(PingError::Stopped)?;
     let seen = watching.await.map_err(|_| PingError::Stopped)??;
+    // Who didn't say that it watches has nothing to tell.
+    let sight = match begun {
+        Some(_) => look(packets, there, 0, AFTER).await,
+        None => None,
+    };
+    end_watch(packets, there).await;
+    end_watch(packets, here).await;
     let after = packets
         .ask(move |engine| engine.drops_at(tenant.as_deref(), &from))
         .await
@@ -79,10 +125,52 @@ pub async fn ping(packets: &PacketThread, request: PingRequest) -> Result<PingRe
         *packets > old.map_or(0, |(_, packets)| *packets)
     };
     let dropped = after.into_iter().filter(grew).map(|(reason, _)| reason);
-    Ok(response(plan, seen, dropped.collect(), sent))
+    Ok(response(plan, seen, sight, dropped.collect(), sent))
 }
 
-fn response(plan: PingPlan, seen: Seen, dropped: Vec<String>, sent: Instant) -> PingResponse {
+/// Asks what a port shows of the packet, again if need be; none when nobody answers. `number` differs from those of other
+/// looks in more than its lowest bits.
+async fn look(
+    packets: &PacketThread,
+    about: Option<Question>,
+    flags: u8,
+    number: u8,
+) -> Option<Sight> {
+    let about = about?;
+    for attempt in 0..QUESTIONS {
+        let question = Question {
+            flags: about.flags | flags,
+            number: number | attempt,
+            ..about
+        };
+        let answered = packets
+            .ask(move |engine| engine.ask_about(question))
+            .await?;
+        if let Ok(Ok(sight)) = tokio::time::timeout(ANSWER_WAIT, answered).await {
+            return Some(sight);
+        }
+    }
+    None
+}
+
+/// Says that nobody asks any more. If that gets lost, watches end by themselves.
+async fn end_watch(packets: &PacketThread, about: Option<Question>) {
+    let Some(about) = about else { return };
+    let question = Question {
+        flags: WATCH_END,
+        number: ENDING,
+        ..about
+    };
+    packets.ask(move |engine| engine.ask_about(question)).await;
+}
+
+fn response(
+    plan: PingPlan,
+    seen: Seen,
+    sight: Option<Sight>,
+    dropped: Vec<String>,
+    sent: Instant,
+) -> PingResponse {
     let tunnel = seen.tunnel.map(|(address, key)| PingTunnel {
         address: address.to_string(),
         key: TunnelKey::from_bits(key).to_string(),
@@ -91,37 +179,25 @@ fn response(plan: PingPlan, seen: Seen, dropped: Vec<String>, sent: Instant) -> 
         what: what.to_owned(),
         rtt_us: at.saturating_duration_since(sent).as_micros() as u64,
     });
-    let agrees = agrees(&plan, tunnel.as_ref(), answer.is_some(), &dropped);
-    PingResponse {
+    let arrival = plan.target.as_ref().map(|target| arrival(target, sight));
+    let response = PingResponse {
+        host: plan.host,
         packet: plan.text,
+        mark: format!("{:08x}", plan.mark.token),
         trace: plan.trace,
+        repeated: false,
         tunnel,
         dropped,
+        arrival,
         answer,
+        agrees: None,
+        differs: None,
+    };
+    let (agrees, differs) = compare(&response);
+    PingResponse {
         agrees,
-    }
-}
-
-/// Whether the packet did what the trace says; none when it can't be told.
-fn agrees(
-    plan: &PingPlan,
-    tunnel: Option<&PingTunnel>,
-    is_answered: bool,
-    dropped: &[String],
-) -> Option<bool> {
-    let trace = &plan.trace;
-    if let Some(reason) = &trace.reason {
-        let is_so = dropped.contains(reason) && tunnel.is_none() && !is_answered;
-        return Some(is_so);
-    }
-    let key = trace.egress.as_ref().and_then(|egress| egress.key.as_ref());
-    match (tunnel, key) {
-        (Some(tunnel), Some(key)) => Some(tunnel.key == *key),
-        (Some(_), None) => Some(false),
-        // Delivered on this host: only an answer shows it.
-        (None, _) if is_answered => Some(true),
-        (None, _) if !dropped.is_empty() => Some(false),
-        (None, _) => None,
+        differs,
+        ..response
     }
 }
 
@@ -130,7 +206,7 @@ impl Seen {
         let (outer, inner) = unwrap_tunnel(frame.bytes);
         match is_of(mark, inner) {
             Some(None) if frame.is_outgoing => self.tunnel = self.tunnel.or(outer),
-            Some(Some(what)) if !frame.is_outgoing => {
+            Some(Some(what)) => {
                 self.answer = self.answer.or(Some((what, Instant::now())));
             }
             _ => {}
@@ -181,9 +257,10 @@ fn is_of(mark: &Mark, frame: &[u8]) -> Option<Option<&'static str>> {
     let is_there = (source, destination) == (mark.source, mark.destination);
     let is_back = (destination, source) == (mark.source, mark.destination);
     let word = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
+    let number_at = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
     let Some(port) = mark.tcp_port else {
         let is_icmp = number == protocol::ICMP || number == protocol::ICMPV6;
-        let is_marked = is_icmp && word(l4 + 4)? == mark.number;
+        let is_marked = is_icmp && number_at(l4 + 4)? == mark.token;
         return match *frame.get(l4)? {
             8 | 128 if is_there && is_marked => Some(None),
             0 | 129 if is_back && is_marked => Some(Some("echo reply")),
@@ -194,10 +271,12 @@ fn is_of(mark: &Mark, frame: &[u8]) -> Option<Option<&'static str>> {
     if number != protocol::TCP {
         return None;
     }
-    if is_there && ports == (mark.number, port) {
+    let own = mark.source_port();
+    if is_there && ports == (own, port) && number_at(l4 + 4)? == mark.token {
         return Some(None);
     }
-    let is_answer = is_back && ports == (port, mark.number);
+    let is_acknowledged = number_at(l4 + 8)? == mark.token.wrapping_add(1);
+    let is_answer = is_back && ports == (port, own) && is_acknowledged;
     let is_reset = *frame.get(l4 + 13)? & 0x04 != 0;
     is_answer.then_some(Some(if is_reset {
         "reset: the port is closed"

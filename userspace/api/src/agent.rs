@@ -202,6 +202,9 @@ pub struct Status {
     /// What the comparison of flows with what they should be has found.
     #[serde(default)]
     pub audit: AuditStatus,
+    /// Largest IP packet in bytes that a workload can send to every other host; none while no way is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_mtu: Option<u16>,
     /// Underlay interfaces on which XDP receives tunnel packets, before TC.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub underlay_xdp: Vec<String>,
@@ -431,8 +434,18 @@ pub struct PingRequest {
 /// Answer of `POST /v1/ping`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingResponse {
+    /// Host that sent it.
+    #[serde(default)]
+    pub host: String,
     /// The packet in words.
     pub packet: String,
+    /// What tells it from all other packets: its ICMP identifier and sequence number, or its TCP sequence number, in hex.
+    #[serde(default)]
+    pub mark: String,
+    /// The first packet was lost, or its arrival and answer couldn't be seen: this is of a second one, for which XDP
+    /// and delivery past the host's end of a veth were left out at both ports.
+    #[serde(default)]
+    pub repeated: bool,
     /// What `trace` says of it, asked just before it was sent.
     pub trace: TraceResponse,
     /// The tunnel by which it was seen to leave the host.
@@ -441,12 +454,35 @@ pub struct PingResponse {
     /// Reasons for which packets were dropped at the port of its sender meanwhile.
     #[serde(default)]
     pub dropped: Vec<String>,
+    /// What the receiver's host saw of it; none when the receiver isn't live on any host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<PingArrival>,
     /// The workload's answer, as it came back to the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<PingAnswer>,
     /// Whether it did what `trace` says; none when that can't be told.
     #[serde(default)]
     pub agrees: Option<bool>,
+    /// The first point at which it did something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differs: Option<String>,
+}
+
+/// What the host of a ping's receiver saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingArrival {
+    /// The host.
+    pub host: String,
+    /// "db/db-1".
+    pub port: String,
+    /// Whether the packet arrived at the workload's interface; none when that isn't known.
+    pub seen: Option<bool>,
+    /// Whether the workload was seen to answer it there.
+    #[serde(default)]
+    pub answered: bool,
+    /// Why it didn't arrive, or why that isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A tunnel packet that was seen.

@@ -17,7 +17,7 @@ pub mod types;
 
 pub use agent::{
     AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo, HostState, MaskInfo,
-    PeerInfo, PingAnswer, PingRequest, PingResponse, PingTunnel, PortInfo, PortState,
+    PeerInfo, PingAnswer, PingArrival, PingRequest, PingResponse, PingTunnel, PortInfo, PortState,
     ReleaseRequest, Released, Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse,
     TraceStep,
 };

@@ -2,9 +2,10 @@
 
 use crate::{
     Attachment, Buckets, Datapath, Earlier, EarlierFlow, EarlierKey, Error, Family, HeldPacket,
-    OtherAbi, SlotUse, XdpUse,
+    MarkWatch, OtherAbi, Sighting, SlotUse, XdpUse,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
 use weft_common::peer::{AddressBytes, PeerRecord};
@@ -49,6 +50,8 @@ pub struct Fake {
     pub injected: Vec<Injected>,
     /// Maps of another ABI that forward for now.
     other: Option<Box<Other>>,
+    /// What each watch sees.
+    pub sighting: Arc<Mutex<Sighting>>,
 }
 
 /// What an agent of another ABI left.
@@ -60,6 +63,15 @@ struct Other {
     is_swapping: bool,
     /// Ports that run the own programs already.
     swapped: HashSet<u16>,
+}
+
+/// A watch that sees what the test says.
+struct FakeWatch(Arc<Mutex<Sighting>>);
+
+impl MarkWatch for FakeWatch {
+    fn look(&mut self) -> Result<Sighting, Error> {
+        Ok(*self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Fake {
@@ -370,6 +382,10 @@ impl Datapath for Fake {
             packet: packet.clone(),
         });
         Ok(())
+    }
+
+    fn watch(&self, _interface: &str, _mark: u32) -> Result<Box<dyn MarkWatch>, Error> {
+        Ok(Box::new(FakeWatch(self.sighting.clone())))
     }
 
     fn port_counters(&self, _port: u16) -> Result<PortCounters, Error> {

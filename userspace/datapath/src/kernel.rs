@@ -20,6 +20,7 @@ mod syscall;
 mod takeover;
 mod version;
 mod watch_frames;
+mod watch_mark;
 mod xdp;
 
 pub use clock::monotonic_ns;
@@ -31,7 +32,8 @@ pub use watch_frames::{FrameWatch, SeenFrame};
 pub use xdp::why_not_xdp;
 
 use crate::{
-    Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, Miss, SlotUse, XdpUse,
+    Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, MarkWatch, Miss, SlotUse,
+    XdpUse,
 };
 use beside::Beside;
 use links::Links;
@@ -328,6 +330,10 @@ impl Datapath for Kernel {
 
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
         self.inject.write(&packet.to_inject(target, port))
+    }
+
+    fn watch(&self, interface: &str, mark: u32) -> Result<Box<dyn MarkWatch>, Error> {
+        Ok(Box::new(watch_mark::InterfaceWatch::open(interface, mark)?))
     }
 
     fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {

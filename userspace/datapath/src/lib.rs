@@ -69,6 +69,26 @@ pub struct Attachment {
     pub delivery: Delivery,
 }
 
+/// What an interface showed of a marked packet: see [`Datapath::watch`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// It went out by the interface.
+    pub went_out: bool,
+    /// An answer to it came in.
+    pub was_answered: bool,
+    /// The interface is up, and somebody is at its other end.
+    pub is_up: bool,
+}
+
+/// A look-out for one marked packet at one interface.
+pub trait MarkWatch: Send {
+    /// What has been seen so far. Returns at once.
+    ///
+    /// # Errors
+    /// When the kernel can't say.
+    fn look(&mut self) -> Result<Sighting, Error>;
+}
+
 /// Whether tunnel packets are received by XDP, before TC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpUse {
@@ -162,6 +182,9 @@ pub trait Datapath {
     fn attach_xdp(&mut self, interface: &str, wanted: XdpUse) -> Result<bool, Error>;
     /// Sends a packet through a slot, as if it came from `port` (0: from none).
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error>;
+    /// Begins to look out at an interface for a packet with this mark, and for its answer. The mark is four bytes behind
+    /// the first four of its ICMP or TCP header.
+    fn watch(&self, interface: &str, mark: u32) -> Result<Box<dyn MarkWatch>, Error>;
     /// Traffic of a port.
     fn port_counters(&self, port: u16) -> Result<PortCounters, Error>;
     /// Drops of a port (0: of none), those that aren't zero.

@@ -1,17 +1,19 @@
 //! `weft ping`: a real packet on the way that a workload's takes, beside what `trace` says of it.
 //!
 //! The packet goes through the same code as one that came up without a flow: by its flow if it has one, else by a new
-//! decision. It is told from others by its ICMP identifier or TCP port, on the wires of this host, as it leaves and as
-//! its answer comes.
+//! decision. It is told from others by its mark: ICMP identifier and sequence number, or TCP sequence number. The
+//! receiver's host is asked for it, too.
 
 use super::Engine;
 use super::tracing_packets::TraceError;
+use super::watches::Question;
 use std::net::IpAddr;
 use weft_api::{PingRequest, TraceRequest, TraceResponse};
 use weft_common::event::MissReason;
-use weft_common::{FlowKey, extract};
+use weft_common::probe::WATCH_VISIBLY;
+use weft_common::{FlowKey, TunnelKey, extract};
 use weft_datapath::{Datapath, HeldPacket, Miss};
-use weft_vnet::{Port, frame_for};
+use weft_vnet::{HostId, Port, PortId, frame_for};
 
 /// A packet to send, and how to know it again.
 pub struct PingPlan {
@@ -21,7 +23,46 @@ pub struct PingPlan {
     pub text: String,
     /// How to know it.
     pub mark: Mark,
+    /// Name of this host.
+    pub host: String,
+    /// Where it should arrive; none while its receiver isn't live.
+    pub target: Option<Target>,
+    /// The sender's port.
+    own: (HostId, TunnelKey),
     miss: Miss,
+}
+
+/// A live port of some host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its host.
+    pub host: HostId,
+    /// Name of the host.
+    pub host_name: String,
+    /// Whether no weftd runs there.
+    pub is_unmanaged: bool,
+    /// "db/db-1".
+    pub port: String,
+    /// Its key there.
+    pub key: TunnelKey,
+}
+
+impl PingPlan {
+    /// The questions to ask before the packet goes: of its receiver's host, and of this one, where its answer comes.
+    pub fn questions(&self, is_visible: bool) -> (Option<Question>, Option<Question>) {
+        let flags = if is_visible { WATCH_VISIBLY } else { 0 };
+        let about = |host, key| Question {
+            host,
+            key,
+            token: self.mark.token,
+            flags,
+            number: 0,
+        };
+        let target = self.target.as_ref().filter(|it| !it.is_unmanaged);
+        let there = target.map(|it| about(it.host, it.key));
+        let here = is_visible.then(|| about(self.own.0, self.own.1));
+        (there, here)
+    }
 }
 
 /// What tells a ping and its answer from other packets.
@@ -33,16 +74,27 @@ pub struct Mark {
     pub destination: IpAddr,
     /// The TCP port that is asked; none for an echo.
     pub tcp_port: Option<u16>,
-    /// ICMP identifier, or TCP source port.
-    pub number: u16,
+    /// ICMP identifier and sequence number, or TCP sequence number.
+    pub token: u32,
+}
+
+impl Mark {
+    /// Port that a TCP packet comes from: one that no workload of this moment is likely to use.
+    pub fn source_port(&self) -> u16 {
+        source_port(self.token)
+    }
+}
+
+fn source_port(token: u32) -> u16 {
+    0x8000 | token as u16
 }
 
 impl<D: Datapath> Engine<D> {
-    /// Makes the packet. `number` should differ from ping to ping.
+    /// Makes the packet. `token` should differ from ping to ping.
     ///
     /// # Errors
     /// [`TraceError`] when a port can't be found, isn't live here, or the two have no addresses of one family.
-    pub fn plan_ping(&self, request: &PingRequest, number: u16) -> Result<PingPlan, TraceError> {
+    pub fn plan_ping(&self, request: &PingRequest, token: u32) -> Result<PingPlan, TraceError> {
         let model = self.snapshot.model();
         let find = |name: &str| {
             let found = model.find_port(request.tenant.as_deref(), name);
@@ -71,7 +123,7 @@ impl<D: Datapath> Engine<D> {
         let text = match request.tcp_port {
             None => format!("icmp {source} > {destination} echo"),
             Some(port) => {
-                let (source, destination) = ((source, number), (destination, port));
+                let (source, destination) = ((source, source_port(token)), (destination, port));
                 let (source, destination) = (
                     std::net::SocketAddr::from(source),
                     std::net::SocketAddr::from(destination),
@@ -81,9 +133,7 @@ impl<D: Datapath> Engine<D> {
         };
         let mut frame = frame_for(&self.snapshot, &self.state, from, &text)
             .map_err(|error| TraceError::Packet(error.to_string()))?;
-        if request.tcp_port.is_none() {
-            set_echo_identifier(&mut frame, number);
-        }
+        set_mark(&mut frame, request.tcp_port.is_some(), token);
         let trace = self.trace(&TraceRequest {
             tenant: request.tenant.clone(),
             from: request.from.clone(),
@@ -97,14 +147,28 @@ impl<D: Datapath> Engine<D> {
                 source,
                 destination,
                 tcp_port: request.tcp_port,
-                number,
+                token,
             },
+            host: self.host_name.clone(),
+            target: self.target_of_ping(to),
+            own: (self.host, bound.key),
             miss: Miss {
                 port: bound.key.index,
                 generation: bound.key.generation,
                 reason: MissReason::NoFlow as u8,
                 packet: HeldPacket::made(frame),
             },
+        })
+    }
+
+    fn target_of_ping(&self, to: PortId) -> Option<Target> {
+        let (host, key) = self.snapshot.activity(to)?;
+        Some(Target {
+            host,
+            host_name: self.host_name_of(host),
+            is_unmanaged: self.snapshot.is_unmanaged(host),
+            port: self.path(to),
+            key: TunnelKey::from_bits(key),
         })
     }
 
@@ -137,8 +201,8 @@ fn addresses(
     })
 }
 
-/// Writes the identifier of an echo request and mends its checksum (RFC 1624).
-fn set_echo_identifier(frame: &mut [u8], number: u16) {
+/// Writes the mark of an echo request or a SYN and mends its checksum (RFC 1624).
+fn set_mark(frame: &mut [u8], is_tcp: bool, token: u32) {
     let mut key = FlowKey::default();
     let Ok(headers) = extract(&*frame, 0, None, &mut key) else {
         return;
@@ -150,13 +214,17 @@ fn set_echo_identifier(frame: &mut [u8], number: u16) {
         let bytes = frame.get(at..at + 2).and_then(|it| it.try_into().ok());
         u32::from(u16::from_be_bytes(bytes.unwrap_or_default()))
     };
-    let (checksum, old) = (word(frame, l4 + 2), word(frame, l4 + 4));
-    let mut sum = (!checksum & 0xffff) + (!old & 0xffff) + u32::from(number);
+    let checksum_at = l4 + if is_tcp { 16 } else { 2 };
+    let [high, low] = [token >> 16, token & 0xffff];
+    let mut sum = !word(frame, checksum_at) & 0xffff;
+    for (at, new) in [(l4 + 4, high), (l4 + 6, low)] {
+        sum += (!word(frame, at) & 0xffff) + new;
+    }
     sum = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    for (at, value) in [(l4 + 2, checksum), (l4 + 4, number)] {
+    let checksum = !((sum & 0xffff) + (sum >> 16)) & 0xffff;
+    for (at, value) in [(checksum_at, checksum), (l4 + 4, high), (l4 + 6, low)] {
         if let Some(bytes) = frame.get_mut(at..at + 2) {
-            bytes.copy_from_slice(&value.to_be_bytes());
+            bytes.copy_from_slice(&(value as u16).to_be_bytes());
         }
     }
 }

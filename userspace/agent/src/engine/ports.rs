@@ -240,6 +240,9 @@ impl<D: Datapath> Engine<D> {
 
     /// XDP delivers to a port only while its interface takes redirected frames, which changes with the far end.
     fn follow_xdp(&mut self, index: u16, interface: &str) {
+        if self.watches.is_visible(index) {
+            return;
+        }
         let flags = xdp_flags(&self.network, interface);
         match self.datapath.read_port(index) {
             Ok(record) if record.flags != flags => {
@@ -366,7 +369,7 @@ impl<D: Datapath> Engine<D> {
 }
 
 /// Flags of a port's record that say what its interface does with XDP; where the kernel can't say, nothing.
-fn xdp_flags(network: &HostNetwork, interface: &str) -> u8 {
+pub(super) fn xdp_flags(network: &HostNetwork, interface: &str) -> u8 {
     let link = network.links.get(interface);
     let features = link.and_then(|link| link.xdp_features).unwrap_or(0);
     match (features & XDP_TAKES != 0, features & XDP_TAKES_FRAGS != 0) {

@@ -16,8 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use weft_api::{AgentHeard, HostInfo, HostState};
 use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use weft_common::probe::{
-    ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_REPLY, PROBE_REQUEST, PROBE_VERSION_LEN,
-    ProbePayload,
+    ETHERTYPE_PROBE, PROBE_FORMAT, PROBE_MAGIC, PROBE_REPLY, PROBE_REQUEST, PROBE_SEEN,
+    PROBE_VERSION_LEN, PROBE_WATCH, ProbePayload, WatchPayload,
 };
 use weft_common::slot::Output;
 use weft_common::{ABI_VERSION, DropReason, Slot};
@@ -172,15 +172,6 @@ impl<D: Datapath> Engine<D> {
 
     /// Sends a request whose inner frame has `length` bytes; false when it can't be sent.
     fn send_probe(&mut self, peer: u16, sequence: u64, length: usize) -> bool {
-        let slot = Slot {
-            output: Output::Tunnel as u8,
-            peer,
-            tunnel_key: u32::from(PROBE_REQUEST),
-            ..Slot::default()
-        };
-        let Some(target) = self.made_slot(slot, None) else {
-            return false;
-        };
         let mut version = [0; PROBE_VERSION_LEN];
         let own = env!("CARGO_PKG_VERSION").bytes();
         version
@@ -198,10 +189,31 @@ impl<D: Datapath> Engine<D> {
             received_ns: [0; 8],
             version,
         };
+        self.send_control(peer, PROBE_REQUEST, payload.as_bytes(), length)
+    }
+
+    /// Sends a packet of some kind to another host's kernel or agent, padded to `length` bytes of inner frame; false
+    /// when it can't be sent.
+    pub(super) fn send_control(
+        &mut self,
+        peer: u16,
+        kind: u8,
+        payload: &[u8],
+        length: usize,
+    ) -> bool {
+        let slot = Slot {
+            output: Output::Tunnel as u8,
+            peer,
+            tunnel_key: u32::from(kind),
+            ..Slot::default()
+        };
+        let Some(target) = self.made_slot(slot, None) else {
+            return false;
+        };
         // Locally administered addresses that nothing looks at.
         let mut frame = [[2, 0, 0, 0, 0, 0]; 2].concat();
         frame.extend_from_slice(&ETHERTYPE_PROBE.to_be_bytes());
-        frame.extend_from_slice(payload.as_bytes());
+        frame.extend_from_slice(payload);
         frame.resize(length.max(PROBE_FRAME_LEN), 0);
         let sent = self.datapath.inject(target, 0, &HeldPacket::made(frame));
         if let Err(error) = &sent {
@@ -213,7 +225,16 @@ impl<D: Datapath> Engine<D> {
     /// A probe of another host came in, or the answer to one of ours.
     pub(super) fn take_probe(&mut self, miss: &Miss) {
         let now = self.now_ms();
-        let Some((sender, payload)) = parse(&miss.packet.frame) else {
+        if let PROBE_WATCH | PROBE_SEEN = miss.generation {
+            return match parse::<WatchPayload>(&miss.packet.frame) {
+                Some((sender, payload)) if miss.generation == PROBE_WATCH => {
+                    self.take_question(sender, &payload)
+                }
+                Some((sender, payload)) => self.take_sight(sender, &payload),
+                None => self.count_drop(None, DropReason::BadProbe),
+            };
+        }
+        let Some((sender, payload)) = parse::<ProbePayload>(&miss.packet.frame) else {
             return self.count_drop(None, DropReason::BadProbe);
         };
         let prober = self.probes.hosts.values_mut();
@@ -384,7 +405,7 @@ fn outer_len(address: IpAddr) -> u16 {
 }
 
 /// Outer source and payload of a probe as it came in.
-fn parse(frame: &[u8]) -> Option<(IpAddr, ProbePayload)> {
+fn parse<T: FromBytes>(frame: &[u8]) -> Option<(IpAddr, T)> {
     let ethertype = u16::from_be_bytes(frame.get(12..14)?.try_into().ok()?);
     let sender = match ethertype {
         ETHERTYPE_IPV4 => IpAddr::from(<[u8; 4]>::try_from(frame.get(26..30)?).ok()?),
@@ -392,7 +413,7 @@ fn parse(frame: &[u8]) -> Option<(IpAddr, ProbePayload)> {
         _ => return None,
     };
     let inner = ETHERNET_LEN + usize::from(outer_len(sender));
-    let (payload, _) = ProbePayload::read_from_prefix(frame.get(inner + ETHERNET_LEN..)?).ok()?;
+    let (payload, _) = T::read_from_prefix(frame.get(inner + ETHERNET_LEN..)?).ok()?;
     Some((sender, payload))
 }
 

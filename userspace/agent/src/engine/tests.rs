@@ -20,6 +20,7 @@ mod reports;
 mod revalidation;
 mod swap;
 mod underlay;
+mod watches;
 
 use super::{Engine, EngineConfig, Message, TunnelOptions};
 use recorder::Recorder;

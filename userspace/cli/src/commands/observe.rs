@@ -269,6 +269,9 @@ fn status_text(session: &Session, status: &Status) -> String {
         status.audit.repaired,
         status.audit.rounds,
     );
+    if let Some(mtu) = status.overlay_mtu {
+        text += &format!("mtu       {mtu} for workloads, to every host\n");
+    }
     if !status.underlay_xdp.is_empty() {
         text += &format!("xdp       {}\n", status.underlay_xdp.join(", "));
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use owo_colors::AnsiColors;
-use weft_api::agent::{PingRequest, PingResponse};
+use weft_api::agent::{PingArrival, PingRequest, PingResponse};
 
 use super::Session;
 use crate::Done;
@@ -30,69 +30,104 @@ fn tcp_port(what: &str) -> Result<u16> {
     }
 }
 
-fn screen(session: &Session, answer: &PingResponse) -> String {
-    let trace = &answer.trace;
-    let egress = trace.egress.as_ref();
+/// What was sent, what trace says, and what each host saw, in the packet's order.
+fn screen(session: &Session, ping: &PingResponse) -> String {
+    let mut text = format!("sent      {}, mark {}\n", ping.packet, ping.mark);
+    text += &format!("path      {}\n", path(ping));
+    text += &format!("trace     {}\n", says(ping));
+    text += &format!("{:<9} {}\n", ping.host, left(ping));
+    if let Some(arrival) = &ping.arrival {
+        text += &format!("{:<9} {}\n", arrival.host, arrived(arrival));
+    }
+    text += &format!("answer    {}\n", answered(ping));
+    if ping.repeated {
+        text +=
+            "note      this was a second packet, delivered the slow way, where all of it is seen\n";
+    }
+    for problem in &ping.trace.problems {
+        text += &format!("note      {problem}\n");
+    }
+    let (word, colour) = match (ping.agrees, &ping.differs) {
+        (Some(true), _) => (
+            "the packet did what trace says".to_owned(),
+            AnsiColors::Green,
+        ),
+        (Some(false), point) => {
+            let point = point.as_deref().unwrap_or("-");
+            let word = format!("the packet did NOT do what trace says: {point}");
+            (word, AnsiColors::Red)
+        }
+        (None, _) => (
+            "whether the packet did what trace says can't be told".to_owned(),
+            AnsiColors::Yellow,
+        ),
+    };
+    text + &session.output.paint(&word, colour) + "\n"
+}
+
+/// The devices that trace went through, in order.
+fn path(ping: &PingResponse) -> String {
+    let mut devices: Vec<&str> = ping
+        .trace
+        .steps
+        .iter()
+        .map(|it| it.device.as_str())
+        .collect();
+    devices.dedup();
+    devices.join(" > ")
+}
+
+fn says(ping: &PingResponse) -> String {
+    let trace = &ping.trace;
     let mut says = trace.verdict.clone();
-    if let Some(egress) = egress {
+    if let Some(egress) = &trace.egress {
         let host = egress.host.as_deref().unwrap_or("-");
         let key = egress.key.as_deref().unwrap_or("-");
         says += &format!(" on {host}, key {key}");
     }
-    let mut did = Vec::new();
-    if let Some(tunnel) = &answer.tunnel {
-        did.push(format!(
-            "left for {} under key {}",
-            tunnel.address, tunnel.key
-        ));
-    }
-    if !answer.dropped.is_empty() {
-        did.push(format!("was dropped here: {}", answer.dropped.join(", ")));
-    }
-    if answer.answer.is_some() {
-        did.push("reached the workload, which answered".to_owned());
-    }
-    if did.is_empty() {
-        did.push("wasn't seen to leave this host, nor dropped at its port".to_owned());
-    }
-    let mut text = format!(
-        "sent     {}\ntrace    {says}\npacket   {}\n",
-        answer.packet,
-        did.join("; ")
-    );
-    text += &match &answer.answer {
-        Some(it) => format!(
-            "answer   {} after {:.3} ms\n",
-            it.what,
-            it.rtt_us as f64 / 1e3
-        ),
-        None => unanswered(answer),
-    };
-    for problem in &trace.problems {
-        text += &format!("note     {problem}\n");
-    }
-    let (word, colour) = match answer.agrees {
-        Some(true) => ("the packet did what trace says", AnsiColors::Green),
-        Some(false) => ("the packet did NOT do what trace says", AnsiColors::Red),
-        None => (
-            "whether the packet did what trace says can't be told",
-            AnsiColors::Yellow,
-        ),
-    };
-    text + &session.output.paint(word, colour) + "\n"
+    says
 }
 
-fn unanswered(answer: &PingResponse) -> String {
-    let host = answer
-        .trace
-        .egress
-        .as_ref()
-        .and_then(|egress| egress.host.as_deref());
-    match (host, &answer.tunnel) {
-        (Some(host), Some(_)) => format!(
-            "answer   none within 1 s. Whether {host} delivered it isn't known here: ask there (`weft drops`, `weft ports`)\n"
+/// What the sender's host did with it.
+fn left(ping: &PingResponse) -> String {
+    let mut did = Vec::new();
+    if let Some(tunnel) = &ping.tunnel {
+        let (address, key) = (&tunnel.address, &tunnel.key);
+        did.push(format!("sent it to {address} under key {key}"));
+    }
+    if !ping.dropped.is_empty() {
+        did.push(format!(
+            "dropped packets meanwhile: {}",
+            ping.dropped.join(", ")
+        ));
+    }
+    if did.is_empty() {
+        did.push("sent nothing into a tunnel, and dropped nothing".to_owned());
+    }
+    did.join("; ")
+}
+
+/// What the receiver's host saw of it.
+fn arrived(arrival: &PingArrival) -> String {
+    let port = &arrival.port;
+    let why = arrival.why.as_deref();
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    match arrival.seen {
+        Some(true) if arrival.answered => format!("it arrived at {port}, which answered"),
+        Some(true) => format!("it arrived at {port}, which didn't answer"),
+        Some(false) => format!("it never arrived at {port}{why}"),
+        None => format!("whether it arrived at {port} isn't known{why}"),
+    }
+}
+
+fn answered(ping: &PingResponse) -> String {
+    match (&ping.answer, &ping.arrival) {
+        (Some(it), _) => format!("{} after {:.3} ms", it.what, it.rtt_us as f64 / 1e3),
+        (None, Some(arrival)) if arrival.answered => format!(
+            "set out on {}, wasn't seen on {} within 1 s",
+            arrival.host, ping.host
         ),
-        _ => "answer   none within 1 s\n".to_owned(),
+        _ => "none within 1 s".to_owned(),
     }
 }
 

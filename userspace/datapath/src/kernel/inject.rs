@@ -115,6 +115,19 @@ pub fn driver_of(interface: &str) -> Result<String, Error> {
     Ok(driver.unwrap_or_default())
 }
 
+/// Whether an interface is up and has somebody at its other end.
+pub fn is_running(interface: &str) -> bool {
+    let Ok(socket) = control_socket() else {
+        return false;
+    };
+    let mut request = request(interface);
+    let what = format!("asking whether {interface} is up");
+    let asked = ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request, &what);
+    let flags = i32::from(u16::from_ne_bytes([request.value[0], request.value[1]]));
+    let needed = libc::IFF_UP | libc::IFF_RUNNING;
+    asked.is_ok() && flags & needed == needed
+}
+
 fn request(interface: &str) -> InterfaceRequest {
     let mut request = InterfaceRequest {
         name: [0; libc::IFNAMSIZ],

@@ -14,7 +14,7 @@ const LOOK_BYTES: usize = 512;
 /// Frames of a busy host must wait somewhere until they are looked at.
 const BUFFER_BYTES: usize = 4 << 20;
 /// `PACKET_OUTGOING` of linux/if_packet.h.
-const PACKET_OUTGOING: u8 = 4;
+pub(super) const PACKET_OUTGOING: u8 = 4;
 
 /// A packet socket on all interfaces of the calling thread's network namespace.
 pub struct FrameWatch {

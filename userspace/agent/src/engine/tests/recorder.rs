@@ -6,7 +6,8 @@ use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 use weft_datapath::{
-    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, SlotUse, XdpUse,
+    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, MarkWatch, SlotUse,
+    XdpUse,
 };
 
 /// One use of the datapath.
@@ -175,6 +176,10 @@ impl Datapath for Recorder {
     fn inject(&mut self, target: SlotRef, port: u16, packet: &HeldPacket) -> Result<(), Error> {
         self.log.push(Event::Injected(target));
         self.fake.inject(target, port, packet)
+    }
+
+    fn watch(&self, interface: &str, mark: u32) -> Result<Box<dyn MarkWatch>, Error> {
+        self.fake.watch(interface, mark)
     }
 
     fn port_counters(&self, port: u16) -> Result<PortCounters, Error> {
