@@ -49,7 +49,7 @@ pub fn is_unfinished<F: Frame + ?Sized>(frame: &F, offset: usize, pseudo: Pseudo
     let words = u64::from(pseudo.length.to_be()) + u64::from(u16::from(pseudo.protocol).to_be());
     let mut sum = pseudo.addresses + words;
     sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
+    // At most 0xffff_ffff or, after a carry, a little above 2^32: two more leave 16 bits.
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     // A header that isn't all there isn't finished either.
@@ -108,25 +108,43 @@ mod tests {
             is_unfinished(&tcp[..16], 0, pseudo(protocol::TCP, 20)),
             "cut short"
         );
-        assert!(is_unfinished(&[0u8; 12][..], 0, pseudo(protocol::SCTP, 12)));
-        assert!(!is_unfinished(
-            &[1u8; 12][..],
-            0,
-            pseudo(protocol::SCTP, 12)
-        ));
+        let mut sctp = [1u8; 12];
+        assert!(!is_unfinished(&sctp[..], 0, pseudo(protocol::SCTP, 12)));
+        sctp[8..].fill(0);
+        assert!(is_unfinished(&sctp[..], 0, pseudo(protocol::SCTP, 12)));
+        assert!(
+            is_unfinished(&sctp[..8], 0, pseudo(protocol::SCTP, 12)),
+            "cut short"
+        );
+        sctp = [0; 12];
+        sctp[11] = 1;
+        assert!(!is_unfinished(&sctp[..], 0, pseudo(protocol::SCTP, 12)));
         assert!(!is_unfinished(&[0u8; 8][..], 0, pseudo(protocol::ICMP, 8)));
     }
 
+    /// Of 32 bits, of 16, and of what these two make: among so many addresses there is each of them.
     #[test]
     fn carries_are_added_as_often_as_there_are_any() {
-        let pseudo = PseudoHeader {
-            addresses: sum(&[0xff; 32]),
-            protocol: protocol::UDP,
-            length: 0xffff,
-        };
-        let book = [&[0xff; 32][..], &[0, protocol::UDP, 0xff, 0xff]].concat();
-        let mut udp = UDP;
-        udp[6..8].copy_from_slice(&by_the_book(&book).to_be_bytes());
-        assert!(is_unfinished(&udp[..], 0, pseudo));
+        let mut number = 1_u64;
+        for case in 0..50_000 {
+            let mut addresses = [0; 32];
+            for word in addresses.chunks_mut(4) {
+                number = number
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                word.copy_from_slice(&number.to_be_bytes()[..4]);
+            }
+            let length = case as u16;
+            let pseudo = PseudoHeader {
+                addresses: sum(&addresses),
+                protocol: protocol::UDP,
+                length,
+            };
+            let tail = [[0, protocol::UDP], length.to_be_bytes()].concat();
+            let mut udp = UDP;
+            let book = by_the_book(&[&addresses[..], &tail].concat());
+            udp[6..8].copy_from_slice(&book.to_be_bytes());
+            assert!(is_unfinished(&udp[..], 0, pseudo), "{addresses:?} {length}");
+        }
     }
 }
