@@ -2,12 +2,13 @@
 //! don't exist, and the tools that ask.
 
 use anyhow::{Result, ensure};
-use weft_tests::harness::packet::Transport;
 use weft_tests::harness::weft::FlowLine;
-use weft_tests::harness::{Network, Run, Topology, wait};
+use weft_tests::harness::{Network, Run, Topology};
 use weft_tests::scenario;
 
-use crate::errors::{LIMIT, TUNNEL_BYTES, expect_probes, says, set_underlay_mtu, shows_hops};
+use crate::errors::{
+    TUNNEL_BYTES, expect_probes, refuses_services, says, set_underlay_mtu, shows_hops,
+};
 
 /// Each router's address on the side from which the packets come, then the workload.
 const HOPS: [&str; 4] = ["fd00:1::1", "fd00:ffff:1::2", "fd00:ffff:2::2", "fd00:2::b"];
@@ -122,29 +123,8 @@ fn routers_say_why_they_do_not_forward(run: &mut Run) -> Result<()> {
         silent.contains("100% packet loss") && !silent.contains("From "),
         "a blackhole spoke:\n{silent}"
     );
-    let workload = net.workload("web-1")?;
     for address in [HOPS[0], HOPS[1]] {
-        let unreachable = workload
-            .judge()
-            .expect("port unreachable", 1, move |frame| {
-                frame.ip().is_some_and(|(source, _, transport)| {
-                    let Transport::Icmp { kind, code, .. } = transport else {
-                        return false;
-                    };
-                    source.to_string() == address && (*kind, *code) == (1, 4)
-                })
-            });
-        let script = format!("echo x >/dev/udp/{address}/9; exec 3<>/dev/tcp/{address}/80");
-        let refused = workload.namespace()?.run("bash", &["-c", &script], LIMIT)?;
-        ensure!(
-            refused.stderr.contains("Connection refused"),
-            "TCP to {address}:\n{}",
-            refused.describe()
-        );
-        wait::until_ok("port unreachable", LIMIT, || {
-            ensure!(unreachable.seen() == 1, "{address}: {unreachable:?}");
-            Ok(())
-        })?;
+        refuses_services(net, address, (1, 4))?;
     }
     Ok(())
 }
