@@ -189,12 +189,18 @@ fn xdp_goes_with_the_configuration_and_is_swapped(run: &mut Run) -> Result<()> {
         Ok(folder.join(format!("xdp_{UNDERLAY_INTERFACE}")).exists())
     };
     ensure!(link(net)?, "no pinned link");
+    let before = net.host("h2")?.attached_programs()?;
     net.host_mut("h2")?.stop_agent()?;
     let check = net.host("h2")?.run_agent(&["--check"])?.success()?;
     ensure!(check.contains("and from_underlay_xdp"), "{check}");
     net.host_mut("h2")?.start_agent()?;
     net.wait_until_active(&topology())?;
     ensure!(link(net)?, "the link is gone");
+    let after = net.host("h2")?.attached_programs()?;
+    ensure!(
+        before.len() == after.len() && before.iter().all(|id| !after.contains(id)),
+        "programs {before:?} were to be replaced: {after:?}"
+    );
     net.ping("web-1", "web-2")?;
     for choice in ["tc", "auto"] {
         net.host_mut("h2")?.stop_agent()?;
