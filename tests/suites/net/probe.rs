@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use weft_tests::harness::packet::Transport;
 use weft_tests::harness::weft::HostLine;
 use weft_tests::harness::{Network, Ping, Run, Topology, wait};
 use weft_tests::scenario;
+
+use crate::errors::says;
 
 /// A host is up after 2 s and down after 5 s.
 const STATE_LIMIT: Duration = Duration::from_secs(60);
@@ -133,6 +136,8 @@ fn a_way_that_swallows_large_packets_is_found_and_flows_keep_to_it(run: &mut Run
                 .ipv4()
                 .is_some_and(|(source, ..)| source.octets() == [172, 30, 1, 254])
         });
+    // A flow that is there before.
+    net.ping("web-1", "web-2")?;
     net.middle().ip(&["link set h2 mtu 1400"])?;
     for pair in [("h1", "h2"), ("h2", "h1")] {
         let line = wait_for(net, pair, SEARCH_LIMIT, |line| line.mtu_limit.is_some())?;
@@ -143,15 +148,32 @@ fn a_way_that_swallows_large_packets_is_found_and_flows_keep_to_it(run: &mut Run
         let problem = line.problem.unwrap_or_default();
         ensure!(problem.contains("only those up to 1400"), "{problem}");
     }
-    // 1400 less the outer headers is what a workload may send; TCP finds out and gets through.
+    // 1400 less the outer headers is what a workload may send; of more it is told.
     let fits = Ping {
         size: 1400 - 42 - 28,
         ..Ping::default()
     };
     net.ping_with("web-1", "web-2", fits)?.all_answered()?;
+    for workload in ["web-1", "web-2"] {
+        let judge = net.workload(workload)?.judge();
+        judge.expect("pings and what is told of them", u64::MAX, |frame| {
+            matches!(frame.ipv4(), Some((_, _, Transport::Icmp { .. })))
+        });
+    }
+    let line = "ping -n -c 1 -W 2 -M do -s 1331 10.0.1.12";
+    let said = says(net, "web-1", line)?;
+    ensure!(
+        said.contains("Frag needed and DF set (mtu = 1358)"),
+        "{line}:\n{said}"
+    );
     net.middle().ip(&["link set h2 mtu 1600"])?;
     wait_for(net, ("h1", "h2"), SEARCH_LIMIT, |line| {
         line.state == "up" && line.mtu_carried == Some(1600)
     })?;
+    // What the workload learned of the narrow way, it forgets.
+    says(net, "web-1", "ip route flush cache")?;
+    let line = "ping -n -c 1 -W 2 -M do -s 1472 10.0.1.12";
+    let said = says(net, "web-1", line)?;
+    ensure!(said.contains(" 1 received"), "{line}:\n{said}");
     Ok(())
 }
