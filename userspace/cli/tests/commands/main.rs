@@ -588,6 +588,10 @@ fn hosts_are_shown_with_what_probes_say() {
 #[test]
 fn the_graph_of_the_example_is_drawn_in_every_form() {
     let server = example();
+    let loose =
+        "{weft: v1, tenant: acme, bridges: {web: {ports: {spare: {mac: '02:00:00:00:01:0d'}}}}}";
+    let ran = weft_at(&server.endpoint, &["apply", "-f", "-"], loose);
+    assert_eq!(ran.status, 0, "{ran:?}");
     let mermaid = ok(&server, &["graph"]);
     assert_eq!(mermaid, ok(&server, &["graph", "-o", "mermaid"]));
     assert!(mermaid.starts_with("graph LR\n"), "{mermaid}");
@@ -601,10 +605,18 @@ fn the_graph_of_the_example_is_drawn_in_every_form() {
             "db-2 (db2)",
             "web 10.0.1.1/24",
             "172.30.2.1",
+            "1 unbound",
         ] {
             assert!(text.contains(word), "{word}: {text}");
         }
     }
+    assert!(svg.starts_with("<svg "), "{svg}");
+    assert!(dot.starts_with("graph weft {"), "{dot}");
+    // Of the ports one waits for its interface, one is live on another host; two are unknown to the agent.
+    for line in ["-.-|\"web-1 (web1)\"|", "---|\"db-1 (db1)\"|"] {
+        assert!(mermaid.contains(line), "{line}: {mermaid}");
+    }
+    assert_eq!(mermaid.matches("-.-").count(), 3, "{mermaid}");
     let json: serde_json::Value =
         serde_json::from_str(&ok(&server, &["graph", "-o", "json"])).unwrap();
     assert_eq!(json["nodes"].as_array().unwrap().len(), 5);

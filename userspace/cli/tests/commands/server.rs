@@ -18,6 +18,7 @@ use weft_api::agent::{
 use weft_api::problem::Problem;
 use weft_store::server::{ProblemResponse, routes};
 use weft_store::{EmbeddedStore, Store};
+use weft_vnet::Object;
 
 /// A running server.
 pub struct Server {
@@ -70,8 +71,8 @@ impl Server {
                 .await
                 .unwrap();
             let store: Arc<dyn Store> = Arc::new(store);
-            let app = routes(store)
-                .merge(agent())
+            let app = routes(Arc::clone(&store))
+                .merge(agent(store))
                 .layer(middleware::from_fn_with_state(behaviour, behave));
             let listener = UnixListener::bind(&socket).unwrap();
             tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -115,15 +116,30 @@ async fn behave(State(behaviour): State<Behaviour>, request: Request, next: Next
     next.run(request).await
 }
 
-fn agent() -> Router {
+fn agent(store: Arc<dyn Store>) -> Router {
     let asked = Arc::new(AtomicU64::new(0));
     Router::new()
-        .route("/v1/ports/activity", get(async || Json(ports())))
+        .route("/v1/ports/activity", get(move || ports_with_ids(store)))
         .route("/v1/hosts/activity", get(async || Json(hosts())))
         .route("/v1/flows", get(flows))
         .route("/v1/drops", get(move || drops(Arc::clone(&asked))))
         .route("/v1/status", get(async || Json(status())))
         .route("/v1/trace", post(trace))
+}
+
+/// Ports of the topology with the ids that they have there.
+async fn ports_with_ids(store: Arc<dyn Store>) -> Json<Vec<PortInfo>> {
+    let objects = store.read().await.unwrap().objects;
+    let mut ports = ports();
+    for object in objects {
+        let Object::Port(port) = object else { continue };
+        for info in &mut ports {
+            if info.name.ends_with(&format!("/{}", port.name)) {
+                info.id = port.id.to_string();
+            }
+        }
+    }
+    Json(ports)
 }
 
 fn ports() -> Vec<PortInfo> {
