@@ -37,6 +37,8 @@ const WORKLOAD_MTU: u32 = 1500;
 pub const WORKLOAD_INTERFACE: &str = "net0";
 /// Ports are active 0.3 s after `weft apply`.
 const ACTIVE_LIMIT: Duration = Duration::from_secs(20);
+/// Probes that may be refused while hosts learn of their own addresses: one a second goes to each.
+const EARLY_PROBES_MAX: u64 = 10;
 
 /// How hosts reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,19 +279,11 @@ impl Network {
     /// Allows what the kernel of a host without programs of weft says to tunnel packets, seen at the underlay of the one
     /// that sent them: GRE is no protocol of its own (RFC 792, protocol unreachable).
     pub fn expect_refused_gre(&self, sender: &str) -> Result<()> {
-        let is_refusal = |frame: &Frame| {
-            let refusal = frame.ipv4().map(|(_, _, transport)| transport);
-            matches!(
-                refusal,
-                Some(Transport::Icmp {
-                    kind: 3,
-                    code: 2,
-                    ..
-                })
-            )
-        };
-        self.underlay_judge(sender)?
-            .expect("GRE refused by a host's kernel", u64::MAX, is_refusal);
+        self.underlay_judge(sender)?.expect(
+            "GRE refused by a host's kernel",
+            u64::MAX,
+            is_protocol_unreachable,
+        );
         Ok(())
     }
 
@@ -681,6 +675,11 @@ fn expect_echo<A: Into<IpAddr>>(judge: &Judge, wanted: EchoKind, pair: (A, A), f
 
 /// Allows what an underlay interface always receives: ARP, tunnels and the store's API between hosts.
 fn expect_underlay(judge: &Judge) {
+    judge.expect(
+        "probes of a host whose agent doesn't know its own address yet",
+        EARLY_PROBES_MAX,
+        is_protocol_unreachable,
+    );
     judge.expect("ARP", u64::MAX, |frame| {
         matches!(frame.content, Content::Arp { .. })
     });
@@ -701,6 +700,18 @@ fn expect_underlay(judge: &Judge) {
                 _ => false,
             }
     });
+}
+
+fn is_protocol_unreachable(frame: &Frame) -> bool {
+    let transport = frame.ipv4().map(|(_, _, transport)| transport);
+    matches!(
+        transport,
+        Some(Transport::Icmp {
+            kind: 3,
+            code: 2,
+            ..
+        })
+    )
 }
 
 fn is_between(frame: &Frame, pair: (IpAddr, IpAddr)) -> bool {

@@ -31,7 +31,7 @@ fn topology() -> Topology {
 fn the_key_on_the_wire_is_the_egress_ports(run: &mut Run) -> Result<()> {
     let net = run.two_hosts()?;
     net.apply(&topology())?;
-    let capture = Capture::start(net.middle(), "h2", "proto gre", (&net.folder(), "gre"))?;
+    let capture = Capture::start(net.middle(), "h2", "ip proto 47", (&net.folder(), "gre"))?;
     net.ping("web-1", "web-2")?;
     // 3 requests to h2 and 3 replies from it, of 98 bytes in 42 of tunnel.
     let captured = capture.stop_after_bytes(6 * (16 + 98 + 42), Duration::from_secs(5))?;

@@ -26,7 +26,7 @@ fn segments_are_cut_behind_the_tunnel(run: &mut Run) -> Result<()> {
     const BYTES: u64 = 16 << 20;
     let net = run.two_hosts()?;
     net.apply(&topology())?;
-    let capture = Capture::start(net.middle(), "h2", "proto gre", (&net.folder(), "gso"))?;
+    let capture = Capture::start(net.middle(), "h2", "ip proto 47", (&net.folder(), "gso"))?;
     let load = Load::TcpBytes(BYTES);
     let reverse = false;
     net.iperf("web-1", "web-2", Iperf { load, reverse })?

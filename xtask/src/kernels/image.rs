@@ -11,9 +11,9 @@ use crate::workspace::stdout;
 
 const INIT: &str = include_str!("init.sh");
 /// What scenarios and harness run.
-const TOOLS: [&str; 12] = [
-    "arping", "dumpcap", "ethtool", "ip", "iperf3", "ping", "setarch", "sleep", "tc", "tcpdump",
-    "true", "tshark",
+const TOOLS: [&str; 13] = [
+    "arping", "bpftool", "dumpcap", "ethtool", "ip", "iperf3", "ping", "setarch", "sleep", "tc",
+    "tcpdump", "true", "tshark",
 ];
 /// What programs, harness and scenarios need of the kernel.
 const MODULES: [&str; 8] = [
