@@ -161,11 +161,12 @@ fn a_congestion_mark_reaches_the_workload(run: &mut Run) -> Result<()> {
     net.apply(&topology())?;
     net.ping("web-1", "web-2")?;
     let server = net.workload("web-2")?;
+    let mut pings = Vec::new();
     for name in ["web-1", "web-2"] {
         let judge = net.workload(name)?.judge();
-        judge.expect("the forged ping and its answer", 1, |frame| {
+        pings.push(judge.expect("the forged ping and its answer", 1, |frame| {
             matches!(frame.ipv4(), Some((_, _, Transport::Icmp { .. })))
-        });
+        }));
     }
     let place = (&*net.folder(), "marked");
     let interface = server.namespace()?;
@@ -180,6 +181,11 @@ fn a_congestion_mark_reaches_the_workload(run: &mut Run) -> Result<()> {
     ensure!(seen == [["3", "6d61726b6564"]], "{seen:?}");
     wait::until_ok("the drop to be counted", ARRIVAL_LIMIT, || {
         ensure!(weft.drops("ecn_not_capable")? == before + 1, "not counted");
+        Ok(())
+    })?;
+    // The workload's kernel answers packets with a right checksum only.
+    wait::until_ok("the answer", ARRIVAL_LIMIT, || {
+        ensure!(pings[0].seen() == 1, "{pings:?}");
         Ok(())
     })
 }
