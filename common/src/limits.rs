@@ -79,7 +79,29 @@ pub const FRAGMENT_TIMEOUT_SECS: u64 = 30;
 pub const MACS_PER_PORT_MAX: usize = 1024;
 /// Seconds after which a learned MAC that no flow uses is forgotten.
 pub const MAC_IDLE_TIMEOUT_SECS: u64 = 300;
+/// Rules of a port's hook once its chains are flattened: a jump counts its target's rules each time.
+pub const POLICY_RULES_MAX: usize = 4096;
+/// Blocks of 64 rules in a vector of a compiled ACL: one summary word has a bit for each.
+pub const POLICY_BLOCKS_MAX: usize = POLICY_RULES_MAX / 64;
+/// Steps that one lookup in a compiled ACL may make behind rules that don't end it (log, return, guards).
+pub const POLICY_HOPS_MAX: usize = 64;
+/// Classes of packets that a compiled ACL tells apart in one dimension.
+pub const POLICY_CLASSES_MAX: usize = 1 << 14;
+/// Words of 64 bits that the vectors of one compiled ACL may take: 8 MiB.
+pub const POLICY_WORDS_MAX: usize = 1 << 20;
+/// Different masks of MAC addresses that the rules of one compiled ACL may have, sources and destinations together.
+pub const POLICY_MAC_MASKS_MAX: usize = 8;
+/// Chains that may be inside each other by jumps.
+pub const POLICY_DEPTH_MAX: usize = 32;
+/// Address and port groups that one address may be in, of all tenants' that policies on a host use.
+pub const GROUPS_PER_ADDRESS_MAX: usize = 32;
+/// Prefixes in one address group.
+pub const ADDRESS_GROUP_MEMBERS_MAX: usize = 100_000;
 
+const _: () = assert!(POLICY_BLOCKS_MAX <= u64::BITS as usize);
+const _: () = assert!(POLICY_RULES_MAX.is_multiple_of(64) && POLICY_RULES_MAX < u16::MAX as usize);
+// Three boundaries for each of the rules: prefixes and their outside, ranges and what is between them.
+const _: () = assert!(POLICY_CLASSES_MAX > 3 * POLICY_RULES_MAX && POLICY_CLASSES_MAX <= 1 << 16);
 const _: () = assert!(CACHE_ENTRIES_PER_CPU.is_power_of_two());
 const _: () = assert!(NEXT_HOPS_MAX <= SELECT_BUCKETS as usize && NEXT_HOPS_MAX <= WAYS_MAX);
 const _: () = assert!(PORTS_MAX <= crate::tunnel::INDEX_MAX as u32 + 1);

@@ -59,4 +59,10 @@ ids! {
     HostId;
     /// Names a tunnel zone.
     ZoneId;
+    /// Names a chain of rules.
+    ChainId;
+    /// Names an address group.
+    AddressGroupId;
+    /// Names a port group.
+    PortGroupId;
 }

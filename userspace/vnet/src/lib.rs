@@ -13,6 +13,7 @@ pub mod mac;
 pub mod mask;
 pub mod model;
 pub mod packet;
+pub mod policy;
 pub mod route;
 pub mod simulate;
 pub mod snapshot;
@@ -32,7 +33,9 @@ mod properties;
 
 pub use compile::{Peer, Placement, compile, compile_member};
 pub use flow_state::{FlowState, StateEntry};
-pub use id::{BridgeId, HostId, PortId, RouterId, TenantId, ZoneId};
+pub use id::{
+    AddressGroupId, BridgeId, ChainId, HostId, PortGroupId, PortId, RouterId, TenantId, ZoneId,
+};
 pub use mac::Mac;
 pub use model::{
     Binding, Bridge, DeviceId, Encapsulation, FindError, Host, Invalid, Kind, Model, Object,

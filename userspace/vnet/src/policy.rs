@@ -1,0 +1,42 @@
+//! Policy of ports: chains of rules, what they decide, and their compiled form.
+//!
+//! | file | what |
+//! |---|---|
+//! | `chain.rs` | chains, rules, conditions, groups: what people declare |
+//! | `view.rs` | what of a packet a rule can ask for |
+//! | `sets.rs` | which groups an address is in |
+//! | `evaluate.rs` | the interpreted evaluation: the reference |
+//! | `validate.rs` | what isn't taken |
+//! | `flatten.rs` | a hook's chains as one list of primitive rules |
+//! | `field.rs` | the fields that are numbers, as keys and ranges of keys |
+//! | `compile.rs` | primitive rules as bit vectors |
+//! | `acl.rs` | the compiled tables and the lookup in them |
+//!
+//! No state. Nothing enforces a policy yet: no object of the topology refers to chains.
+
+mod acl;
+mod chain;
+mod compile;
+mod evaluate;
+mod field;
+mod flatten;
+mod sets;
+mod validate;
+mod view;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod testing;
+
+pub use acl::{Acl, Decided, Unbounded};
+pub use chain::{
+    Action, AddressGroup, AddressMatch, Chain, Conditions, Connection, DeviceCondition,
+    FragmentPolicy, Group, IcmpMatch, MacMatch, Policy, PortGroup, PortRange, Rule, Translation,
+    VlanMatch,
+};
+pub use compile::{CompileError, compile};
+pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
+pub use sets::{SetId, Sets, SetsError};
+pub use validate::{Hook, Refusal, validate_chains, validate_hook};
+pub use view::{Service, View};
