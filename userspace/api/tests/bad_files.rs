@@ -61,13 +61,13 @@ file
 file weft: v1\ntenant: [
     3:1: not YAML: while parsing a node, did not find expected node content
 file weft
-    1:1: found `weft`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`
+    1:1: found `weft`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`, `chains`, `address_groups`, `port_groups`
 file tenant: acme
     1:1: found a document without `weft`, expected `weft: v1` in it
 file weft: v2
     1:7: found `v2`, expected `v1`, the only version of this format
 file weft: v1\n---\nweft: v1\nwft: v1
-    4:1: found `wft`, expected a key of a document: `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones` or `hosts`
+    4:1: found `wft`, expected a key of a document: `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`, `chains`, `address_groups` or `port_groups`
 file weft: v1\nbridges: {}
     2:1: found `bridges` in a document without `tenant`, expected `tenant: NAME`
 tenant hosts: {}
@@ -99,9 +99,9 @@ fn documents() {
 
 const PORTS: &str = r##"
 port []
-    6:14: found a list, expected a bridge port as a mapping of `mac`, `addresses`, `bind`, `peer`, `admin_up`
+    6:14: found a list, expected a bridge port as a mapping of `mac`, `addresses`, `bind`, `peer`, `admin_up`, `ingress`, `egress`
 port { adresses: [] }
-    6:16: found `adresses`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`
+    6:16: found `adresses`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer`, `admin_up`, `ingress` or `egress`
 port { mac: 02:00:00 }
     6:21: found `02:00:00`, expected a MAC address like 02:00:00:00:01:0b
 port { mac: 01:00:5e:00:00:01 }
@@ -247,13 +247,60 @@ fn references() {
     check(REFERENCES);
 }
 
-const LATER_FEATURES: &str = r##"
+const POLICY: &str = r##"
 tenant chains: { a: [] }
-    3:1: `chains` of a document is not supported by this version of weft
-tenant address_groups: {}
-    3:1: `address_groups` of a document is not supported by this version of weft
-tenant port_groups: {}
-    3:1: `port_groups` of a document is not supported by this version of weft
+    3:1: `chains`: port chains aren't enforced yet, so this version of weft takes none
+tenant address_groups: { office: [203.0.113.0/24, 192.0.2.1, "fd00::/16"] }
+    3:1: `address_groups`: port chains aren't enforced yet, so this version of weft takes none
+tenant port_groups: { web: { ports: [web/web-1], stateful: false } }
+    3:1: `port_groups`: port chains aren't enforced yet, so this version of weft takes none
+port { ingress: [a] }
+    6:16: `ingress`: port chains aren't enforced yet, so this version of weft takes none
+port { egress: [] }
+    6:16: `egress`: port chains aren't enforced yet, so this version of weft takes none
+router_port { addresses: [10.0.1.1/24], egress: [a] }
+    6:40: `egress`: port chains aren't enforced yet, so this version of weft takes none
+file weft: v1\nchains: { a: x }
+    2:1: found `chains` in a document without `tenant`, expected `tenant: NAME`
+port { ingress: a }
+    6:25: found `a`, expected a list of chains like [to-web]
+tenant chains: { a: drop }
+    3:14: found `drop`, expected a list of rules
+tenant chains: { a: [{ proto: tcp }] }
+    3:15: found a rule without `action`, expected it
+tenant chains: { a: [{ action: jump }] }
+    3:25: found `jump` without `chain`, expected it
+tenant chains: { a: [{ action: drop, chain: b }] }
+    3:31: found `chain` with action `drop`, expected it with `jump` only
+tenant chains: { a: [{ action: snat }] }
+    3:25: action `snat` is not supported by this version of weft
+tenant chains: { a: [{ out_port: up1, action: drop }] }
+    3:17: `out_port` of a rule is not supported by this version of weft
+tenant chains: { a: [{ not: {}, action: drop }] }
+    3:22: found a mapping, expected a condition: `ethertype`, `src_mac`, `dst_mac`, `vlan`, `tos`, `proto`, `src`, `dst`, `src_port`, `dst_port`, `icmp`, `fragment` or `state`
+tenant chains: { a: [{ src: 10.0.1.1/24, action: drop }] }
+    3:22: found `10.0.1.1/24`, expected a prefix without host bits: 10.0.1.0/24
+tenant chains: { a: [{ src: { group: a, port_group: b }, action: drop }] }
+    3:22: found a mapping, expected one of `group` and `port_group`
+tenant chains: { a: [{ vlan: 4096, action: drop }] }
+    3:23: found `4096`, expected `none` or a VLAN id from 0 to 4095
+tenant chains: { a: [{ ethertype: 0x5ff, action: drop }] }
+    3:28: found `0x5ff`, expected `ipv4`, `ipv6`, `arp` or a number like 0x88cc
+tenant chains: { a: [{ icmp: { code: 0 }, action: drop }] }
+    3:23: found `icmp` without `type`, expected it
+tenant address_groups: { office: [anywhere] }
+    3:28: found `anywhere`, expected an address or prefix like 10.0.1.11, 10.0.1.0/24 or fd00:1::/64
+tenant port_groups: { web: { ports: [web-1] } }
+    3:31: found `web-1`, expected a port as DEVICE/PORT, like core/web
+"##;
+
+/// What nothing enforces isn't taken, right or wrong.
+#[test]
+fn policies_are_read_and_refused() {
+    check(POLICY);
+}
+
+const LATER_FEATURES: &str = r##"
 tenant bridges: { web: { dhcp: [] } }
     3:19: `dhcp` of a bridge is not supported by this version of weft
 tenant bridges: { web: { ingress: [a] } }
@@ -268,10 +315,6 @@ tenant routers: { core: { load_balancers: {} } }
     3:20: `load_balancers` of a router is not supported by this version of weft
 port { allowed_pairs: [] }
     6:16: `allowed_pairs` of a bridge port is not supported by this version of weft
-port { ingress: [a] }
-    6:16: `ingress` of a bridge port is not supported by this version of weft
-port { egress: [a] }
-    6:16: `egress` of a bridge port is not supported by this version of weft
 router_port { uplink: host }
     6:14: `uplink` of a router port is not supported by this version of weft
 router_port { masquerade: true }
@@ -288,7 +331,7 @@ fn later_features_are_refused_by_name() {
 #[test]
 fn columns_count_characters() {
     let expected = [
-        "f:6:16: found `ü`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`",
+        "f:6:16: found `ü`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer`, `admin_up`, `ingress` or `egress`",
         "f:6:29: found `x`, expected a MAC address like 02:00:00:00:01:0b",
     ];
     assert_eq!(mistakes(&port("{ \"ü\": 1, mac: x }")), expected);
@@ -364,7 +407,7 @@ fn documents_may_stand_in_a_list() {
     let file = TopologyFile::parse("f", json).unwrap();
     assert_eq!(file.documents.len(), 2);
     assert_eq!(mistakes(json), [""; 0]);
-    let expected = "f:1:16: found `b`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`";
+    let expected = "f:1:16: found `b`, expected a document as a mapping of `weft`, `tenant`, `bridges`, `routers`, `tunnel_zones`, `hosts`, `chains`, `address_groups`, `port_groups`";
     assert_eq!(mistakes("[{ weft: v1 }, b]"), [expected]);
 }
 
@@ -377,7 +420,7 @@ fn all_mistakes_of_a_file_are_told_at_once_in_its_order() {
         [
             "f:6:21: found `x`, expected a MAC address like 02:00:00:00:01:0b",
             "f:6:36: found `y`, expected an IPv4 or IPv6 address like 10.0.1.11",
-            "f:6:50: found `bnd`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer` or `admin_up`",
+            "f:6:50: found `bnd`, expected a key of a bridge port: `mac`, `addresses`, `bind`, `peer`, `admin_up`, `ingress` or `egress`",
             "f:7:12: found router `web`, expected another name: a bridge has it at 4:3",
             "f:7:45: found `1.2.3.4`, expected a prefix length, too: 1.2.3.4/24",
         ]

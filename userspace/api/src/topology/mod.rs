@@ -3,6 +3,7 @@
 
 mod document;
 mod mistake;
+mod policy;
 mod reader;
 pub(crate) mod yaml;
 
@@ -11,4 +12,8 @@ pub use document::{
     ZoneAddress, ZoneEntry,
 };
 pub use mistake::{Mistake, Mistakes, Span, Spanned};
+pub use policy::{
+    ActionEntry, AddressEntry, AddressGroupEntry, ChainEntry, ConditionsEntry, PortGroupEntry,
+    RuleEntry,
+};
 pub(crate) use reader::list;
