@@ -37,6 +37,6 @@ pub use chain::{
 };
 pub use compile::{CompileError, compile};
 pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
-pub use sets::{SetId, Sets, SetsError};
+pub use sets::{SetId, Sets, SetsError, members};
 pub use validate::{Hook, Refusal, validate_chains, validate_hook};
 pub use view::{Service, View};

@@ -161,7 +161,8 @@ impl Acl {
     fn scan(&self, summary: u64, word: impl Fn(u32) -> u64) -> Decided {
         let mut logs = Vec::new();
         let mut from = 0_usize;
-        for _ in 0..POLICY_BLOCKS_MAX + POLICY_HOPS_MAX {
+        // Each turn is a step, another block, or the last one.
+        for _ in 0..=POLICY_BLOCKS_MAX + POLICY_HOPS_MAX {
             let block = from / 64;
             if block >= POLICY_BLOCKS_MAX || summary >> block == 0 {
                 return Ok(accepted(logs));
@@ -267,6 +268,21 @@ impl Acl {
         }
         let before = (summary & ((1 << block) - 1)).count_ones();
         self.words[(first + before) as usize]
+    }
+
+    /// Steps that a packet may make at most, if it matches whatever leads on. At most [`POLICY_HOPS_MAX`] of them are
+    /// made for every packet: an ACL with more may answer [`Unbounded`].
+    pub fn steps_max(&self) -> usize {
+        // From a rule on: it doesn't match, or it does.
+        let mut from = vec![0; self.rules.len() + 1];
+        for (index, rule) in self.rules.iter().enumerate().rev() {
+            let matched = match rule.act {
+                Act::End(_) => 0,
+                Act::Step(target) => 1 + from.get(usize::from(target)).copied().unwrap_or(0),
+            };
+            from[index] = matched.max(from[index + 1]);
+        }
+        from[0]
     }
 
     /// Rules in the flat list.

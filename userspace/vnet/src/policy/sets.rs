@@ -3,10 +3,13 @@
 //! Owns the members of groups and the numbers that compiled tables know them by. An entry holds the groups of every
 //! prefix around it, too, so that one lookup of the longest prefix finds all groups of an address.
 
-use super::chain::Group;
+use super::chain::{Group, Policy};
+use crate::id::PortId;
+use crate::model::Port;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use weft_common::limits::GROUPS_PER_ADDRESS_MAX;
 
 /// Number of a group in compiled tables.
@@ -32,6 +35,24 @@ pub enum SetsError {
         /// Where that would be.
         prefix: IpNet,
     },
+}
+
+/// All members of all groups: prefixes, and the declared addresses of ports. A port that isn't there has none; a port may
+/// be in a group that its own chains ask for.
+pub fn members(
+    policy: &Policy,
+    ports: &BTreeMap<PortId, Arc<Port>>,
+) -> impl Iterator<Item = (Group, IpNet)> {
+    let of_addresses = policy.address_groups.values().flat_map(|group| {
+        let prefixes = group.prefixes.iter();
+        prefixes.map(|it| (Group::Addresses(group.id), *it))
+    });
+    let of_ports = policy.port_groups.values().flat_map(move |group| {
+        let members = group.ports.iter().filter_map(|id| ports.get(id));
+        let addresses = members.flat_map(|port| &port.addresses);
+        addresses.map(|it| (Group::Ports(group.id), it.address.into()))
+    });
+    of_addresses.chain(of_ports)
 }
 
 /// An entry of the table that changed: its groups from now on, or none when it is gone.
@@ -168,8 +189,12 @@ fn prefixes_of(address: IpAddr) -> impl Iterator<Item = IpNet> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::addresses;
+    use super::super::PortGroup;
+    use super::super::testing::{addresses, with_address_group};
     use super::*;
+    use crate::fixture::Topology;
+    use crate::id::{PortGroupId, TenantId};
+    use uuid::Uuid;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -202,6 +227,35 @@ mod tests {
         assert_eq!(sets.of("10.9.9.9".parse().unwrap()).len(), 1);
         assert_eq!(sets.remove(wide, net("10.0.0.0/8")).len(), 2);
         assert_eq!(sets.of("10.1.2.3".parse().unwrap()), [SetId(0)]);
+    }
+
+    #[test]
+    fn groups_have_prefixes_and_the_addresses_of_their_ports() {
+        let topology = Topology::two_subnets();
+        let mut policy = with_address_group(Policy::default(), 1);
+        let office = policy.address_groups.values_mut().next().unwrap();
+        Arc::make_mut(office).prefixes = vec![net("203.0.113.0/24"), net("fd00::/16")];
+        let (web, nobody) = (PortGroupId(Uuid::from_u128(2)), PortId(Uuid::from_u128(99)));
+        let group = PortGroup {
+            id: web,
+            tenant: TenantId(Uuid::nil()),
+            name: "web".into(),
+            ports: vec![topology.id("web/web-1"), nobody],
+            stateful: false,
+        };
+        policy.port_groups.insert(web, Arc::new(group));
+        let found: Vec<_> = members(&policy, &topology.model.ports).collect();
+        let own = &topology.model.ports[&topology.id("web/web-1")].addresses;
+        let own = own
+            .iter()
+            .map(|it| (Group::Ports(web), IpNet::from(it.address)));
+        let expected: Vec<_> = [net("203.0.113.0/24"), net("fd00::/16")]
+            .map(|it| (addresses(1), it))
+            .into_iter()
+            .chain(own)
+            .collect();
+        assert_eq!(found, expected);
+        assert_eq!(found.len(), 3);
     }
 
     #[test]

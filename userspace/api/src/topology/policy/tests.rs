@@ -93,3 +93,19 @@ fn every_mistake_of_a_rule_is_told() {
     ];
     assert_eq!(told, Err(expected.map(String::from).to_vec()));
 }
+
+#[test]
+fn a_rule_with_a_wrong_condition_is_none() {
+    for wrong in [
+        "state: old",
+        "fragment: last",
+        "tos: 256",
+        "src_mac: 02:00",
+        "dst: { group: a b }",
+        "icmp: [{ type: 8 }, { type: 300 }]",
+        "not: [{ vlan: 5 }, { vlan: x }]",
+    ] {
+        let mistakes = read(&format!("{{ {wrong}, action: drop }}")).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{wrong}: {mistakes:?}");
+    }
+}

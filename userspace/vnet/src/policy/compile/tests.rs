@@ -140,8 +140,70 @@ fn steps_are_bounded() {
         most.lookup(&view, &sets).unwrap().logs.len(),
         POLICY_HOPS_MAX
     );
+    assert_eq!(most.steps_max(), POLICY_HOPS_MAX);
     let more = compiled(&log(3 * POLICY_HOPS_MAX), &mut sets);
+    assert_eq!(more.steps_max(), 3 * POLICY_HOPS_MAX);
     assert_eq!(more.lookup(&view, &sets), Err(Unbounded));
+}
+
+/// The longest lookup: every step, and every block for nothing. Summaries agree where the words don't.
+#[test]
+fn a_lookup_with_all_steps_through_all_blocks_ends() {
+    let to = |first| {
+        rule(
+            Conditions {
+                dst_port: port(first, first),
+                ..Conditions::default()
+            },
+            Action::Drop,
+        )
+    };
+    let from = |text| {
+        rule(
+            Conditions {
+                src: prefixes(text),
+                ..Conditions::default()
+            },
+            Action::Drop,
+        )
+    };
+    let mut rules = Vec::new();
+    for block in 0..POLICY_RULES_MAX / 64 {
+        rules.push(always(Action::Log));
+        for index in 1..64 {
+            // In each block one rule asks for the port, and another one for the source.
+            rules.push(match index {
+                5 => Rule {
+                    matches: Conditions {
+                        src: prefixes("192.0.2.0/24"),
+                        ..to(80).matches
+                    },
+                    ..to(80)
+                },
+                6 => Rule {
+                    matches: Conditions {
+                        dst_port: port(81, 81),
+                        ..from("10.0.0.0/8").matches
+                    },
+                    ..to(81)
+                },
+                _ => to(1000 + block as u16),
+            });
+        }
+    }
+    let policy = policy(vec![rules]);
+    let mut sets = Sets::default();
+    let acl = compiled(&policy, &mut sets);
+    assert_eq!(
+        (acl.rule_count(), acl.steps_max()),
+        (POLICY_RULES_MAX, POLICY_HOPS_MAX)
+    );
+    let view = tcp("10.0.0.1", "10.0.0.2", 80);
+    let verdict = acl.lookup(&view, &sets).unwrap();
+    assert_eq!(
+        (verdict.decision, verdict.logs.len()),
+        (Decision::Accept, POLICY_HOPS_MAX)
+    );
 }
 
 #[test]
