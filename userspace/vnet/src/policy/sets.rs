@@ -6,7 +6,7 @@
 use super::chain::{Group, Policy};
 use crate::id::PortId;
 use crate::model::Port;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct Sets {
     numbers: BTreeMap<Group, SetId>,
     /// What was declared: the groups that have exactly this prefix as a member.
     declared: BTreeMap<IpNet, BTreeSet<SetId>>,
+    /// Members of each family (whether it is IPv6) and length: nothing else is looked for.
+    lengths: BTreeMap<(bool, u8), usize>,
     /// The table of the kernel: the groups that all addresses of this prefix are in.
     entries: BTreeMap<IpNet, Vec<SetId>>,
 }
@@ -79,6 +81,7 @@ impl Sets {
         if !self.declared.entry(prefix).or_default().insert(set) {
             return Ok(Vec::new());
         }
+        *self.lengths.entry(family_and_length(prefix)).or_default() += 1;
         let crowded = self
             .inside(prefix)
             .into_iter()
@@ -109,12 +112,12 @@ impl Sets {
                 .get(&it)
                 .is_some_and(|sets| sets.contains(&set))
         };
-        prefixes_of(address).any(has)
+        self.prefixes_of(address).any(has)
     }
 
     /// The groups of an address, by the table: at most [`GROUPS_PER_ADDRESS_MAX`].
     pub fn of(&self, address: IpAddr) -> &[SetId] {
-        prefixes_of(address)
+        self.prefixes_of(address)
             .find_map(|it| self.entries.get(&it))
             .map_or(&[], Vec::as_slice)
     }
@@ -124,15 +127,31 @@ impl Sets {
         self.entries.iter().map(|(it, sets)| (it, sets.as_slice()))
     }
 
+    /// The prefixes that hold an address and may be there, the longest first.
+    fn prefixes_of(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
+        let is_v6 = address.is_ipv6();
+        let lengths = self.lengths.range((is_v6, 0)..=(is_v6, 128)).rev();
+        lengths.filter_map(move |((_, length), _)| Some(IpNet::new(address, *length).ok()?.trunc()))
+    }
+
     fn undeclare(&mut self, prefix: IpNet, set: SetId) -> bool {
         let Some(sets) = self.declared.get_mut(&prefix) else {
             return false;
         };
-        let was_there = sets.remove(&set);
+        if !sets.remove(&set) {
+            return false;
+        }
         if sets.is_empty() {
             self.declared.remove(&prefix);
         }
-        was_there
+        let length = family_and_length(prefix);
+        let count = self.lengths.get(&length).map_or(0, |it| it - 1);
+        if count == 0 {
+            self.lengths.remove(&length);
+        } else {
+            self.lengths.insert(length, count);
+        }
+        true
     }
 
     fn update(&mut self, prefix: IpNet) -> Vec<Change> {
@@ -165,7 +184,9 @@ impl Sets {
 
     /// The groups that hold all of this prefix.
     fn around(&self, prefix: IpNet) -> Vec<SetId> {
-        let wider = prefixes_of(prefix.addr()).filter(|it| it.prefix_len() <= prefix.prefix_len());
+        let wider = self
+            .prefixes_of(prefix.addr())
+            .filter(|it| it.prefix_len() <= prefix.prefix_len());
         let sets: BTreeSet<SetId> = wider
             .filter_map(|it| self.declared.get(&it))
             .flatten()
@@ -175,16 +196,8 @@ impl Sets {
     }
 }
 
-/// The prefixes that hold an address, the longest first.
-fn prefixes_of(address: IpAddr) -> impl Iterator<Item = IpNet> {
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    (0..=longest).rev().filter_map(move |length| {
-        let net = match address {
-            IpAddr::V4(it) => Ipv4Net::new(it, length).ok()?.trunc().into(),
-            IpAddr::V6(it) => Ipv6Net::new(it, length).ok()?.trunc().into(),
-        };
-        Some(net)
-    })
+fn family_and_length(prefix: IpNet) -> (bool, u8) {
+    (prefix.addr().is_ipv6(), prefix.prefix_len())
 }
 
 #[cfg(test)]
@@ -195,6 +208,7 @@ mod tests {
     use crate::fixture::Topology;
     use crate::id::{PortGroupId, TenantId};
     use uuid::Uuid;
+    use weft_common::limits::ADDRESS_GROUP_MEMBERS_MAX;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -215,6 +229,29 @@ mod tests {
         assert!(!sets.contains(office, "10.0.0.7".parse().unwrap()));
         assert!(sets.of("10.0.0.7".parse().unwrap()).is_empty());
         assert_eq!(sets.of("10.0.0.8".parse().unwrap()), [SetId(0)]);
+    }
+
+    #[test]
+    fn a_hundred_thousand_members_are_changed_one_by_one() {
+        let mut sets = Sets::default();
+        sets.add(addresses(2), net("10.0.0.0/8")).unwrap();
+        sets.add(addresses(2), net("fd00::/16")).unwrap();
+        let member = |index: u32| -> IpNet {
+            let v6 = std::net::Ipv6Addr::from((0xfd00 << 112) | u128::from(index));
+            match index % 2 {
+                0 => IpNet::from(IpAddr::from((0x0a00_0000 + index).to_be_bytes())),
+                _ => IpNet::from(IpAddr::from(v6)),
+            }
+        };
+        let all = ADDRESS_GROUP_MEMBERS_MAX as u32;
+        for index in 0..all {
+            assert_eq!(sets.add(addresses(1), member(index)).unwrap().len(), 1);
+        }
+        for index in [0, 1, all / 2, all - 1] {
+            assert_eq!(sets.of(member(index).addr()).len(), 2);
+            assert_eq!(sets.remove(addresses(1), member(index)).len(), 1);
+            assert_eq!(sets.of(member(index).addr()).len(), 1);
+        }
     }
 
     #[test]
