@@ -91,6 +91,10 @@ pub const POLICY_CLASSES_MAX: usize = 1 << 14;
 pub const POLICY_WORDS_MAX: usize = 1 << 20;
 /// Different masks of MAC addresses that the rules of one compiled ACL may have, sources and destinations together.
 pub const POLICY_MAC_MASKS_MAX: usize = 8;
+/// Values in one condition: compiling a rule takes time with their square. More addresses are a group.
+pub const POLICY_VALUES_MAX: usize = 256;
+/// Inverted conditions, or groups of them, of one rule: a jump takes them along to each rule of its target.
+pub const POLICY_NOT_MAX: usize = 16;
 /// Chains that may be inside each other by jumps.
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Address and port groups that one address may be in, of all tenants' that policies on a host use.

@@ -10,7 +10,10 @@ use crate::model::Port;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use weft_common::limits::{ADDRESS_GROUP_MEMBERS_MAX, POLICY_DEPTH_MAX, POLICY_RULES_MAX};
+use weft_common::limits::{
+    ADDRESS_GROUP_MEMBERS_MAX, POLICY_DEPTH_MAX, POLICY_NOT_MAX, POLICY_RULES_MAX,
+    POLICY_VALUES_MAX,
+};
 
 /// Where a port's chains are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,7 +163,19 @@ impl<'a> Check<'a> {
     }
 
     fn values(&mut self, chain: &Chain, index: usize, rule: &Rule) {
+        let inverted = rule.not.len();
+        if inverted > POLICY_NOT_MAX {
+            let reason = format!("{inverted} items of `not`: expected at most {POLICY_NOT_MAX}");
+            self.refuse(Some(chain), Some(index), reason);
+        }
         for conditions in whole(rule) {
+            let count = longest_list(conditions);
+            if count > POLICY_VALUES_MAX {
+                let reason = format!(
+                    "{count} values in one condition: expected at most {POLICY_VALUES_MAX}, or an address group"
+                );
+                self.refuse(Some(chain), Some(index), reason);
+            }
             if let Some(VlanMatch::Id(id)) = conditions.vlan
                 && id > 0x0fff
             {
@@ -253,6 +268,42 @@ fn groups(conditions: &Conditions) -> impl Iterator<Item = Group> {
         AddressMatch::Group(group) => Some(*group),
         AddressMatch::Prefix(_) => None,
     })
+}
+
+/// Values of the condition that has most.
+fn longest_list(conditions: &Conditions) -> usize {
+    fn len<T>(list: &Option<Vec<T>>) -> usize {
+        list.as_ref().map_or(0, Vec::len)
+    }
+    let Conditions {
+        ethertype,
+        src_mac: _,
+        dst_mac: _,
+        vlan: _,
+        tos,
+        protocol,
+        src,
+        dst,
+        src_port,
+        dst_port,
+        icmp,
+        fragment: _,
+        state,
+        device,
+    } = conditions;
+    let lists = [
+        len(ethertype),
+        len(tos),
+        len(protocol),
+        len(src),
+        len(dst),
+        len(src_port),
+        len(dst_port),
+        len(icmp),
+        len(state),
+        device.len(),
+    ];
+    lists.into_iter().max().unwrap_or(0)
 }
 
 /// Every chain that packets of a hook may meet, once.

@@ -116,6 +116,40 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
+fn long_lists_are_refused() {
+    let ports = |count: usize| {
+        let conditions = Conditions {
+            src_port: Some(vec![PortRange { first: 1, last: 2 }; count]),
+            ..Conditions::default()
+        };
+        validate_chains(&policy(vec![vec![rule(conditions, Action::Drop)]]))
+    };
+    assert!(ports(POLICY_VALUES_MAX).is_empty());
+    let expected =
+        "chain a, rule 1: 257 values in one condition: expected at most 256, or an address group";
+    assert_eq!(texts(&ports(POLICY_VALUES_MAX + 1)), [expected]);
+    let not = |count: usize| {
+        let inverted = Rule {
+            not: vec![Conditions::default(); count],
+            ..Rule::default()
+        };
+        texts(&validate_chains(&policy(vec![vec![inverted]])))
+    };
+    assert!(not(POLICY_NOT_MAX).is_empty());
+    let expected = "chain a, rule 1: 17 items of `not`: expected at most 16";
+    assert_eq!(not(POLICY_NOT_MAX + 1), [expected]);
+    let group = |count| {
+        let mut policy = with_address_group(policy(Vec::new()), 1);
+        let group = policy.address_groups.values_mut().next().unwrap();
+        Arc::make_mut(group).prefixes = vec!["10.0.0.0/8".parse().unwrap(); count];
+        texts(&validate_chains(&policy))
+    };
+    assert!(group(ADDRESS_GROUP_MEMBERS_MAX).is_empty());
+    let expected = "address group group1 has 100001 members: expected at most 100000";
+    assert_eq!(group(ADDRESS_GROUP_MEMBERS_MAX + 1), [expected]);
+}
+
+#[test]
 fn what_only_devices_do_and_know_is_refused_with_rule_and_reason() {
     let out_port = Conditions {
         device: vec![DeviceCondition::OutPort(Vec::new())],
