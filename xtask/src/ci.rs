@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::test::Suite;
 use crate::workspace::Workspace;
-use crate::{ebpf, fuzz, kernels, lint, setup, tidy};
+use crate::{ebpf, fuzz, lint, setup, tidy};
 
 /// What came of a step.
 struct Done {
@@ -27,7 +27,6 @@ pub fn run(ws: &Workspace) -> Result<()> {
         for suite in Suite::ALL {
             step(&mut done, suite.name(), || suite.run(ws, None));
         }
-        step(&mut done, "kernels", || kernels::run(ws, None, false));
         step(&mut done, "fuzz", || fuzz::run(ws, None, fuzz::SECONDS));
     }
     eprint!("{}", table(&done));

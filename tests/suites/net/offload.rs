@@ -6,13 +6,15 @@ use anyhow::{Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::network::WORKLOAD_INTERFACE;
 use weft_tests::harness::packet::Transport;
-use weft_tests::harness::packet::{Echo, GRE_ETHERNET, Gre};
+use weft_tests::harness::packet::{Echo, Frame, GRE_ETHERNET, Gre};
 use weft_tests::harness::socket::PacketSocket;
 use weft_tests::harness::{Builder, Capture, Iperf, Load, Network, Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
 /// Frames arrive within 1 ms, and 50 ms on a busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
+/// Large probes are seconds apart.
+const PROBES_MAX: u64 = 3;
 
 fn topology() -> Topology {
     Topology::tenant("acme")
@@ -80,6 +82,13 @@ fn senders_are_told_what_a_narrow_underlay_carries(run: &mut Run) -> Result<()> 
         .router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")]);
     net.apply(&topology)?;
     for host in ["h1", "h2"] {
+        // A probe of the wide way may be under way while it is narrowed.
+        let judge = net.underlay_judge(host)?;
+        judge.expect(
+            "a large probe is refused",
+            PROBES_MAX,
+            is_fragmentation_needed,
+        );
         let narrow = format!("link set {UNDERLAY_INTERFACE} mtu 1500");
         net.host(host)?.namespace().ip(&[narrow])?;
         net.middle().ip(&[format!("link set {host} mtu 1500")])?;
@@ -92,17 +101,7 @@ fn senders_are_told_what_a_narrow_underlay_carries(run: &mut Run) -> Result<()> 
     let mut told = Vec::new();
     for workload in ["web-1", "web-2", "db-2"] {
         let judge = net.workload(workload)?.judge();
-        told.push(judge.expect("fragmentation needed", u64::MAX, |frame| {
-            let icmp = frame.ipv4().map(|(_, _, transport)| transport);
-            matches!(
-                icmp,
-                Some(Transport::Icmp {
-                    kind: 3,
-                    code: 4,
-                    ..
-                })
-            )
-        }));
+        told.push(judge.expect("fragmentation needed", u64::MAX, is_fragmentation_needed));
     }
     for server in ["web-2", "db-2"] {
         let (load, reverse) = (Load::TcpBytes(BYTES), false);
@@ -111,6 +110,19 @@ fn senders_are_told_what_a_narrow_underlay_carries(run: &mut Run) -> Result<()> 
     }
     ensure!(told[0].seen() >= 2, "nobody told web-1: {:?}", told[0]);
     Ok(())
+}
+
+/// RFC 1191, 4.
+fn is_fragmentation_needed(frame: &Frame) -> bool {
+    let icmp = frame.ipv4().map(|(_, _, transport)| transport);
+    matches!(
+        icmp,
+        Some(Transport::Icmp {
+            kind: 3,
+            code: 4,
+            ..
+        })
+    )
 }
 
 /// With `mss_clamp = true` both ends of a connection learn what the tunnel carries from each other's SYN.
