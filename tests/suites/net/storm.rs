@@ -1,5 +1,6 @@
 //! Under pressure: what one port or tenant provokes, others don't feel.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,9 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::harness::packet::Builder;
+use weft_tests::harness::packet::{Builder, Echo};
 use weft_tests::harness::socket::{PacketSocket, SNAP_LEN};
-use weft_tests::harness::{Iperf, Load, Mac, Network, Run, Topology, Underlay, process, wait};
+use weft_tests::harness::{
+    Iperf, Load, Mac, Network, Ping, Run, Topology, Underlay, process, wait,
+};
 use weft_tests::scenario;
 
 /// First packets of each measurement.
@@ -48,8 +51,24 @@ struct Storm {
 impl Storm {
     /// `kinds` different destinations in turn: each is a miss once.
     fn start(net: &Network, from: &str, kinds: u64) -> Result<Storm> {
-        let socket = net.open_socket(from)?;
         let source = net.workload(from)?.mac();
+        Storm::of(net, from, move |number| {
+            let destination = nobody((1 << 24) + number % kinds);
+            let builder = Builder {
+                source,
+                destination,
+            };
+            Ok(builder.probe("storm"))
+        })
+    }
+
+    /// The frames with numbers from 0 on.
+    fn of(
+        net: &Network,
+        from: &str,
+        frame: impl Fn(u64) -> Result<Vec<u8>> + Send + 'static,
+    ) -> Result<Storm> {
+        let socket = net.open_socket(from)?;
         let (stop, sent) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -61,14 +80,8 @@ impl Storm {
                 if stopped.load(Ordering::Relaxed) || start.elapsed() > STORM_TIME_MAX {
                     break;
                 }
-                let destination = nobody((1 << 24) + number % kinds);
-                let frame = Builder {
-                    source,
-                    destination,
-                }
-                .probe("storm");
                 // A full queue of the interface is no failure: the frame wasn't sent.
-                if socket.send(&frame).is_ok() {
+                if socket.send(&frame(number)?).is_ok() {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -200,6 +213,84 @@ fn every_drop_is_named(net: &Network) -> Result<()> {
     })?;
     let dropped = weft.all_drops()?;
     ensure!(dropped.contains_key("miss_rate"), "{dropped:?}");
+    Ok(())
+}
+
+/// A tenant whose router has a workload of known address on one side, and one that nobody knows on the other.
+fn with_unknown_side(tenant: &str, known: &str, unknown: &str, far: &str) -> Topology {
+    Topology::tenant(tenant)
+        .port(&format!("lan/{known}"), "h1", "10.0.1.11/24")
+        .silent_port(&format!("far/{unknown}"), "h1")
+        .router("core", &[("lan", "10.0.1.1/24"), ("far", far)])
+}
+
+/// The MAC of its gateway, as a workload learned it.
+fn gateway_mac(net: &Network, workload: &str) -> Result<Mac> {
+    let namespace = net.workload(workload)?.namespace()?;
+    let args = ["-j", "neigh", "show", "10.0.1.1"];
+    let text = namespace.run("ip", &args, Duration::from_secs(10))?;
+    let entries: serde_json::Value = serde_json::from_str(&text.success()?)?;
+    let mac = entries[0]["lladdr"].as_str().context("no gateway")?;
+    mac.parse()
+}
+
+/// A thousand wait at most, and next hops that don't answer are waited for: who has many of them takes the room from
+/// itself, not from others.
+#[scenario]
+fn next_hops_that_nobody_has_crowd_out_no_other_port(run: &mut Run) -> Result<()> {
+    let net = run.unwatched_hosts(Underlay::Routed, 1)?;
+    net.apply(&with_unknown_side(
+        "acme",
+        "calm-1",
+        "calm-2",
+        "10.2.255.1/16",
+    ))?;
+    net.apply(&with_unknown_side(
+        "evil",
+        "wild-1",
+        "wild-2",
+        "10.2.255.1/16",
+    ))?;
+    // The calm one's far side has a /17 of addresses and answers for each when it is asked.
+    net.workload("calm-2")?.namespace()?.ip(&[
+        "address add 10.2.255.2/16 dev net0",
+        "route add local 10.2.0.0/17 dev lo",
+    ])?;
+    net.ping_router("wild-1", Ipv4Addr::new(10, 0, 1, 1), Ping::default())?
+        .all_answered()?;
+    let builder = Builder {
+        source: net.workload("wild-1")?.mac(),
+        destination: gateway_mac(net, "wild-1")?,
+    };
+    let weft = net.weft("h1")?;
+    let storm = Storm::of(net, "wild-1", move |number| {
+        let [.., high, low] = (256 + number % 60_000).to_be_bytes();
+        let echo = Echo::Request { id: 1, seq: 1 };
+        let from = Ipv4Addr::new(10, 0, 1, 11);
+        builder.echo(from, Ipv4Addr::new(10, 2, high, low), echo, &[])
+    })?;
+    wait::until("a full waiting room", Duration::from_secs(30), || {
+        let dropped = weft.all_drops()?;
+        Ok(dropped.get("waiting_full").copied().filter(|it| *it > 1000))
+    })?;
+    let receiver = net.workload("calm-2")?.namespace()?;
+    let receiver = receiver.enter(|| Ok(UdpSocket::bind("0.0.0.0:4000")?))?;
+    receiver.set_read_timeout(Some(ARRIVAL_LIMIT))?;
+    let sender = net.workload("calm-1")?.namespace()?;
+    let sender = sender.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+    for number in 0..FIRST_PACKETS {
+        let [.., high, low] = (3 + number).to_be_bytes();
+        sender.send_to(&[high, low], (Ipv4Addr::new(10, 2, high, low), 4000))?;
+        thread::sleep(Duration::from_millis(2));
+    }
+    for arrived in 0..FIRST_PACKETS {
+        let received = receiver.recv(&mut [0; 8]);
+        received.with_context(|| format!("{arrived} of {FIRST_PACKETS} first packets arrived"))?;
+    }
+    let sent = storm.end()?;
+    println!("{FIRST_PACKETS} first packets beside {sent} to next hops that nobody has");
+    let port = weft.port("acme", "lan/calm-1")?;
+    ensure!(port.drops == 0, "{port:?}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Packets that wait for a next hop's MAC: bounded per next hop and in all, asked for a few times; then their senders
-//! are told, and the next hop counts as unreachable for a while.
+//! are told, and the next hop counts as unreachable for a while. When all have no room, the port that takes most of it
+//! gives way: who sends to next hops that nobody has crowds out nobody else.
 
 use super::Engine;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,14 +52,67 @@ pub struct Waiting {
     queues: BTreeMap<NextHop, Queue>,
     /// In all queues.
     pub(super) packets: usize,
+    /// The same by the port that they entered at; none for those of routers. None is 0.
+    by_port: BTreeMap<Option<PortId>, usize>,
     /// Next hops that didn't answer, also for a while after they may be asked for again.
     unreachable: BTreeMap<NextHop, Unreachable>,
 }
 
 impl Waiting {
-    fn is_full(&self, next_hop: &NextHop) -> bool {
+    /// Makes room for a packet of `port`. Returns the packet that gives way, or `Err` when that is the new one.
+    fn make_room(
+        &mut self,
+        next_hop: &NextHop,
+        port: Option<PortId>,
+    ) -> Result<Option<Held>, DropReason> {
         let queued = self.queues.get(next_hop).map_or(0, |it| it.packets.len());
-        queued >= WAITING_PER_NEIGHBOUR_MAX || self.packets >= WAITING_MAX
+        if queued >= WAITING_PER_NEIGHBOUR_MAX {
+            return Err(DropReason::WaitingFull);
+        }
+        if self.packets < WAITING_MAX {
+            return Ok(None);
+        }
+        let own = self.by_port.get(&port).copied().unwrap_or(0);
+        let most = self.by_port.iter().max_by_key(|(_, packets)| **packets);
+        let Some(most) = most.filter(|(_, packets)| **packets > own + 1) else {
+            return Err(DropReason::WaitingFull);
+        };
+        let most = *most.0;
+        Ok(self.take_one_of(most))
+    }
+
+    /// Takes the newest packet of a port out of some queue, and the queue if it was the only one.
+    fn take_one_of(&mut self, port: Option<PortId>) -> Option<Held> {
+        let is_its = |held: &Held| held.entry.port() == port;
+        let found = self.queues.iter().find_map(|(next_hop, queue)| {
+            let place = queue.packets.iter().rposition(is_its)?;
+            Some((*next_hop, place))
+        });
+        let (next_hop, place) = found?;
+        let queue = self.queues.get_mut(&next_hop)?;
+        let held = queue.packets.remove(place);
+        if queue.packets.is_empty() {
+            self.queues.remove(&next_hop);
+        }
+        self.forget(port);
+        Some(held)
+    }
+
+    fn add(&mut self, next_hop: NextHop, held: Held) {
+        self.packets += 1;
+        *self.by_port.entry(held.entry.port()).or_default() += 1;
+        self.queues.entry(next_hop).or_default().packets.push(held);
+    }
+
+    /// A packet of this port is out.
+    fn forget(&mut self, port: Option<PortId>) {
+        self.packets -= 1;
+        if let Some(packets) = self.by_port.get_mut(&port) {
+            *packets -= 1;
+            if *packets == 0 {
+                self.by_port.remove(&port);
+            }
+        }
     }
 
     /// Whether no next hop is remembered for not answering.
@@ -71,7 +125,9 @@ impl Waiting {
     fn take(&mut self, next_hop: &NextHop) -> Vec<Held> {
         let queue = self.queues.get_mut(next_hop);
         let packets = queue.map_or_else(Vec::new, |queue| std::mem::take(&mut queue.packets));
-        self.packets -= packets.len();
+        for held in &packets {
+            self.forget(held.entry.port());
+        }
         packets
     }
 }
@@ -80,13 +136,14 @@ impl<D: Datapath> Engine<D> {
     /// Keeps a packet until its next hop is known. The first one asks for it, those behind it wait with it: as
     /// many packets as there are, there is one request a second.
     pub(super) fn wait(&mut self, next_hop: NextHop, held: Held) {
-        if self.waiting.is_full(&next_hop) {
-            return self.count_drop(held.entry.port(), DropReason::WaitingFull);
+        let port = held.entry.port();
+        match self.waiting.make_room(&next_hop, port) {
+            Ok(None) => {}
+            Ok(Some(other)) => self.count_drop(other.entry.port(), DropReason::WaitingFull),
+            Err(reason) => return self.count_drop(port, reason),
         }
         let is_first = !self.waiting.queues.contains_key(&next_hop);
-        let queue = self.waiting.queues.entry(next_hop).or_default();
-        queue.packets.push(held);
-        self.waiting.packets += 1;
+        self.waiting.add(next_hop, held);
         if is_first {
             self.ask(next_hop);
         }

@@ -162,6 +162,37 @@ fn all_that_wait_are_bounded_and_so_are_the_questions() {
 }
 
 #[test]
+fn the_port_that_takes_most_of_the_room_gives_way() {
+    let mut rig = Rig::new();
+    rig.change("core/db", |port| {
+        port.addresses.push("10.1.0.1/16".parse().unwrap());
+    });
+    rig.topology();
+    for number in 0..WAITING_MAX as u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        rig.send("web/near", &numbered(&rig, [10, 1, 8 + high, low], 0));
+    }
+    let asked = [10, 0, 1, 99];
+    rig.injected();
+    let frame = rig.frame("db/near", "icmp 10.0.2.11 > 10.0.1.99");
+    rig.send("db/near", &frame);
+    assert_eq!(requests(&rig.injected(), asked), 1);
+    assert_eq!(rig.drops("db/near", DropReason::WaitingFull), 0);
+    assert_eq!(rig.drops("web/near", DropReason::WaitingFull), 1);
+    assert_eq!(rig.engine.waiting.packets, WAITING_MAX);
+    // As many as a next hop may have, and no queue is left over.
+    for _ in 0..2 * WAITING_PER_NEIGHBOUR_MAX {
+        rig.send("db/near", &frame);
+    }
+    let bound = WAITING_PER_NEIGHBOUR_MAX as u64;
+    assert_eq!(rig.drops("web/near", DropReason::WaitingFull), bound);
+    for _ in 0..3 {
+        rig.engine.tick();
+    }
+    assert_eq!(rig.engine.waiting.packets, 0);
+}
+
+#[test]
 fn who_does_not_answer_is_asked_less_and_less_often() {
     let mut rig = Rig::new();
     let mut asked_at = Vec::new();
