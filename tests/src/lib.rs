@@ -1,4 +1,4 @@
-//! Weft's tests that need more than one crate: the harness (hosts are network namespaces), and the demo.
+//! Weft's tests that need more than one crate: the harness (hosts are network namespaces), the demo, the benchmarks.
 //!
 //! The scenarios are in `suites/net`, programs alone under `BPF_PROG_TEST_RUN` in `suites/bpf`. A scenario:
 //!
@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod demo;
 pub mod harness;
 pub mod model;

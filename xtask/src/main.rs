@@ -3,6 +3,7 @@
 //! Called by developers, by the README's two commands and by `.ci/run`. Progress goes to stderr, so that
 //! what a command prints on stdout (`demo --json`, `test --list`, cargo's `test result:` lines) stays clean.
 
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -38,6 +39,8 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Two hosts, four workloads, two agents, on this machine; ends with `demo: ok`
     Demo(demo::Args),
+    /// Measure speed beside what else carries packets between hosts: rr, connect, pps
+    Bench(bench::Args),
     /// Run the test suites: unit, bpf, net, or all of them; the fuzz targets; or the suites on other kernels
     Test(test::Args),
     /// Check the rules that no compiler checks: crate directions, sizes, links, docs/SCENARIOS.md
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&ws, &args),
         Command::Demo(args) => demo::run(&ws, &args),
+        Command::Bench(args) => bench::run(&ws, &args),
         Command::Test(args) => test::run(&ws, &args),
         Command::Tidy => tidy::run(&ws),
         Command::Fmt(args) => lint::fmt(&ws, &args),

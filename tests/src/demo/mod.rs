@@ -12,7 +12,7 @@ mod tap_process;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::harness::run_id::RunId;
@@ -100,10 +100,7 @@ fn demo(id: &RunId, keep: bool, json: bool) -> Result<()> {
     prepare()?;
     claim(id)?;
     wait::stop_on_interrupt()?;
-    let guard = TakeDown {
-        id: id.clone(),
-        armed: true,
-    };
+    let guard = sweep::TakeDown::of(id, "demo");
     let result = run(id, keep);
     let seconds = start.elapsed().as_secs_f64();
     let mut report = match result {
@@ -212,29 +209,5 @@ fn explain(id: &RunId, scene: &Scene) {
     match evidence::keep(id, Some(scene.network()), "demo") {
         Ok(folder) => step(&format!("logs and captures: {}", folder.display())),
         Err(error) => step(&format!("cannot keep the logs: {error:#}")),
-    }
-}
-
-/// Takes the run down when it is dropped, also while a panic unwinds.
-struct TakeDown {
-    id: RunId,
-    armed: bool,
-}
-
-impl TakeDown {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for TakeDown {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        wait::forget_interrupt();
-        if let Err(error) = sweep::take_down(&self.id).context("cleaning up") {
-            eprintln!("demo: {error:#}");
-        }
     }
 }

@@ -31,8 +31,9 @@ use super::watch::Watch;
 use super::weft::Weft;
 
 /// Carries workloads' 1500 bytes with an Ethernet header, GRE and an outer IP header (1542).
-const UNDERLAY_MTU: u32 = 1600;
-const WORKLOAD_MTU: u32 = 1500;
+pub const UNDERLAY_MTU: u32 = 1600;
+/// The MTU of workloads' interfaces.
+pub const WORKLOAD_MTU: u32 = 1500;
 /// A workload's interface inside its namespace.
 pub const WORKLOAD_INTERFACE: &str = "net0";
 /// Ports are active 0.3 s after `weft apply`.
@@ -47,6 +48,8 @@ pub enum Underlay {
     Routed,
     /// All in 172.30.1.0/24, on one switch.
     Switched,
+    /// Two, in 172.30.1.0/24, with one veth pair between and nothing else.
+    Direct,
 }
 
 /// Hosts, what joins them, and workloads.
@@ -149,6 +152,7 @@ impl Network {
                     "link set switch up",
                 ])?;
             }
+            Underlay::Direct => ensure!(hosts == 2, "one veth pair joins two hosts"),
         }
         (1..=hosts).try_for_each(|number| network.add_host(underlay, number))?;
         Ok(network)
@@ -506,25 +510,35 @@ impl Network {
     fn add_host(&mut self, underlay: Underlay, number: u8) -> Result<()> {
         let name = format!("h{number}");
         let namespace = Namespace::create(&self.id, &name)?;
-        join(
-            (&namespace, UNDERLAY_INTERFACE),
-            (&self.middle, &name),
-            UNDERLAY_MTU,
-        )?;
+        match self.hosts.first() {
+            // The first host's pair is there, with its far end in the middle: that is this host's interface.
+            Some(first) if underlay == Underlay::Direct => {
+                self.middle.ip(&[format!(
+                    "link set {} netns {} name {UNDERLAY_INTERFACE}",
+                    first.name(),
+                    namespace.name()
+                )])?;
+                namespace.ip(&[format!("link set {UNDERLAY_INTERFACE} up")])?;
+            }
+            _ => join(
+                (&namespace, UNDERLAY_INTERFACE),
+                (&self.middle, &name),
+                UNDERLAY_MTU,
+            )?,
+        }
         let (subnet, host) = match underlay {
             Underlay::Routed => (number, 1),
-            Underlay::Switched => (1, number),
+            Underlay::Switched | Underlay::Direct => (1, number),
         };
         let address = Ipv4Addr::new(172, 30, subnet, host);
         let gateway = (underlay == Underlay::Routed).then_some(Ipv4Addr::new(172, 30, subnet, 254));
-        match gateway {
-            Some(gateway) => {
-                self.middle
-                    .ip(&address_commands(&name, format!("{gateway}/24"), None))?
-            }
-            None => self
-                .middle
-                .ip(&[format!("link set {name} master switch")])?,
+        if let Some(gateway) = gateway {
+            self.middle
+                .ip(&address_commands(&name, format!("{gateway}/24"), None))?;
+        }
+        if underlay == Underlay::Switched {
+            self.middle
+                .ip(&[format!("link set {name} master switch")])?;
         }
         let commands = address_commands(UNDERLAY_INTERFACE, format!("{address}/24"), gateway);
         namespace.ip(&commands)?;

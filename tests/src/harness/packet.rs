@@ -147,6 +147,21 @@ impl Builder {
         Ok(frame)
     }
 
+    /// A UDP datagram in IPv4; addresses and ports are the sender's and the receiver's.
+    pub fn udp(
+        &self,
+        (from, from_port): (Ipv4Addr, u16),
+        (to, to_port): (Ipv4Addr, u16),
+        payload: &[u8],
+    ) -> Result<Vec<u8>> {
+        let builder = PacketBuilder::ethernet2(self.source.0, self.destination.0)
+            .ipv4(from.octets(), to.octets(), 64)
+            .udp(from_port, to_port);
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload)?;
+        Ok(frame)
+    }
+
     /// GRE in IPv4: with a key (all 32 bits of it) or without, and any protocol type and payload.
     pub fn gre(&self, from: Ipv4Addr, to: Ipv4Addr, gre: Gre, payload: &[u8]) -> Result<Vec<u8>> {
         let body = gre.with_payload(payload);

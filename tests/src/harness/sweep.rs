@@ -15,6 +15,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::namespace::NETNS_ROOT;
 use super::process::{self, ProcessId};
 use super::run_id::{self, PIN_ROOT, RunId, STATE_ROOT};
+use super::wait;
 
 /// Where bpffs belongs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -56,6 +57,42 @@ pub fn take_down(id: &RunId) -> Result<()> {
         .collect::<Result<()>>()
         .with_context(|| format!("taking down run {id}"))?;
     remove_folder(&id.folder())
+}
+
+/// Takes a run down when it is dropped, also while a panic unwinds.
+#[derive(Debug)]
+pub struct TakeDown {
+    id: RunId,
+    program: &'static str,
+    armed: bool,
+}
+
+impl TakeDown {
+    /// Of this run; `program` is who says so if it fails.
+    pub fn of(id: &RunId, program: &'static str) -> TakeDown {
+        TakeDown {
+            id: id.clone(),
+            program,
+            armed: true,
+        }
+    }
+
+    /// Leaves the run up.
+    pub fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for TakeDown {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        wait::forget_interrupt();
+        if let Err(error) = take_down(&self.id).context("cleaning up") {
+            eprintln!("{}: {error:#}", self.program);
+        }
+    }
 }
 
 /// Whether anything that carries the id is left: a list for the person who asks.

@@ -86,7 +86,8 @@ pub fn forget_interrupt() {
     INTERRUPTED.store(false, Ordering::SeqCst);
 }
 
-fn check_interrupt() -> Result<()> {
+/// An error once an interrupt came, for what waits in another way than by this module.
+pub fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::SeqCst) {
         bail!("interrupted");
     }

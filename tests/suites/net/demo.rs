@@ -25,7 +25,7 @@ fn demo(id: &RunId, arguments: &[&str], weftd: Option<&str>) -> Result<Finished>
 }
 
 /// An id that was free a moment ago.
-fn free_id() -> Result<RunId> {
+pub fn free_id() -> Result<RunId> {
     prepare()?;
     let id = RunId::claim()?;
     sweep::take_down(&id)?;
@@ -72,7 +72,7 @@ fn a_demo_that_is_interrupted_takes_everything_down() {
 }
 
 /// Removes what a failure that was meant left below the target folder.
-fn forget_evidence(said: &str) {
+pub fn forget_evidence(said: &str) {
     let kept = said
         .lines()
         .find_map(|line| line.split_once("logs and captures: "));

@@ -5,6 +5,7 @@
 
 mod api;
 mod attach;
+mod bench;
 mod bridge;
 mod deep;
 mod demo;

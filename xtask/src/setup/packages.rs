@@ -1,4 +1,5 @@
-//! Debian packages: the programs that demo, net tests and people who look at them run, and what boots other kernels.
+//! Debian packages: the programs that demo, benchmarks, net tests and people who look at them run, and what boots
+//! other kernels.
 
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -26,6 +27,10 @@ pub const NETWORK: Packages = &[
     (
         "openvswitch-switch",
         "Open vSwitch, the other host of one scenario; run by hand",
+    ),
+    (
+        "nftables",
+        "nft: the benchmarks' contestant with connection tracking",
     ),
     ("bpftool", "looking at pinned programs and maps"),
     ("g++", "libFuzzer, for the fuzz targets"),
