@@ -74,7 +74,7 @@ drop_reasons! {
     BlackholeRoute = 21, "blackhole_route";
     /// A route said to refuse this destination.
     RejectRoute = 22, "reject_route";
-    /// The next hop didn't answer ARP.
+    /// The next hop didn't answer ARP or neighbour discovery.
     NextHopUnresolved = 23, "next_hop_unresolved";
     /// Too many packets waited for next hops already.
     WaitingFull = 24, "waiting_full";
@@ -106,6 +106,10 @@ drop_reasons! {
     BadNd = 37, "bad_nd";
     /// A router doesn't forward packets whose source means something on its own link only (RFC 4291, 2.5.6).
     BeyondScope = 38, "beyond_scope";
+    /// A router doesn't forward packets whose source no sender can have: this network, loopback, a group, reserved, or IPv4 mapped into IPv6 (RFC 1812, 5.3.7; RFC 4291, 2.5).
+    MartianSource = 39, "martian_source";
+    /// An IPv4 header with a wrong checksum came to a router (RFC 1812, 5.2.2).
+    BadChecksum = 40, "bad_checksum";
     /// More packets of the port waited for the agent's decision than may.
     MissQueueFull = 45, "miss_queue_full";
     /// A tunnel packet was marked on its way by a router in congestion, but its sender doesn't take part in ECN (RFC 6040, 4.2).

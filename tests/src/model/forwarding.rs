@@ -191,6 +191,19 @@ pub fn is_sent_as(expected: &[u8], sent: &[u8], before: &[u8]) -> bool {
     patched == expected && excess(before, network) == excess(sent, network)
 }
 
+/// Whether the checksum of an IPv4 header in the frame is wrong. A router must drop such a packet (RFC 1812, 5.2.2);
+/// Weft's do where the agent decides.
+pub fn is_damaged(frame: &[u8]) -> bool {
+    match read(frame, None) {
+        Ok(Headers {
+            network,
+            kind: Kind::Ip(ip),
+            ..
+        }) => ip.src.len() == 4 && excess(frame, network) != 0,
+        _ => false,
+    }
+}
+
 /// The header's sum with its checksum, modulo 65,535: 0 where it is right (RFC 1071).
 fn excess(frame: &[u8], network: usize) -> u32 {
     let header = &frame[network..network + usize::from(frame[network] % 16) * 4];

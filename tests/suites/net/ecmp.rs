@@ -151,7 +151,7 @@ fn set_routes(net: &Network, family: Family, routes: &[&str]) -> Result<()> {
     .map(drop)
 }
 
-fn router_mac(net: &Network) -> Result<Mac> {
+pub fn router_mac(net: &Network) -> Result<Mac> {
     let ports: Vec<Value> = net.weft("h1")?.json(&["ports"])?;
     let port = ports.iter().find(|port| port["name"] == "core/web");
     let mac = port.and_then(|port| port["mac"].as_str());

@@ -295,3 +295,9 @@ impl Topology {
         Uuid::from_u128(number)
     }
 }
+
+/// Writes the right checksum into the IPv4 header of an untagged frame.
+pub(crate) fn mend_checksum(frame: &mut [u8]) {
+    let header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+    frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+}

@@ -87,6 +87,7 @@ fn addresses() -> Vec<Ipv4Addr> {
         "255.255.255.255",
         "0.0.0.0",
         "127.0.0.1",
+        "126.0.0.1",
     ];
     pool.extend(others.iter().map(|text| text.parse::<Ipv4Addr>().unwrap()));
     pool
@@ -111,6 +112,8 @@ fn addresses_v6() -> Vec<Ipv6Addr> {
         "ff02::1:ff00:11",
         "::",
         "::1",
+        "::ffff:10.0.0.1",
+        "::2:0:1",
     ];
     pool.extend(others.iter().map(|text| text.parse::<Ipv6Addr>().unwrap()));
     pool

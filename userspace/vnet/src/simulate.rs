@@ -11,7 +11,7 @@
 //! | switch | `device/bridge.rs` | the egress port, or a flood | destination MAC |
 //! | accept | `device/router.rs` | the frame is for the router's port | destination MAC, VLAN tag or not |
 //! | serve | `device/router.rs` | ARP, ND and pings for the router itself; what else is for it is refused | operation; protocol, ICMP type, fragment |
-//! | route | `device/router.rs` | the egress port and next hops; TTL | bits of the destination address; of the source where a route asks for it, of IPv6 10 bits |
+//! | route | `device/router.rs` | the egress port and next hops; TTL | bits of the destination address; of the source where a route asks for it, else 5 bits, of IPv6 10 |
 //! | choose | `walk.rs` | one of several next hops: each is followed, the packet's hash says which is its own | nothing of the packet |
 //! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
 //! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |

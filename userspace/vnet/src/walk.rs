@@ -19,7 +19,7 @@ use weft_common::frame::protocol;
 use weft_common::key::{Fragment, Network, VLAN_PRESENT};
 use weft_common::limits::{SELECT_DEPTH_MAX, WAYS_MAX};
 use weft_common::{DropReason, FlowKey, select};
-use weft_wire::{Arp, Nd, NdError};
+use weft_wire::{Arp, Nd, NdError, ipv4};
 
 /// Where the packet goes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,14 +278,10 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         }
     }
 
-    /// Whether the IPv6 source may be seen beyond its own link: no link-local address, no group, not the unspecified
-    /// address (RFC 4291, 2.5.2, 2.5.6 and 2.7).
-    pub(crate) fn src_v6_is_global(&mut self) -> bool {
-        let source = Ipv6Addr::from_octets(self.packet.key.src);
-        // The first 10 bits tell, but for what begins with zeros: one length, so that there is one mask.
-        let leading = source.to_bits() >> 118;
-        self.mask.src_v6(if leading == 0 { 128 } else { 10 });
-        !source.is_unspecified() && !source.is_multicast() && !source.is_unicast_link_local()
+    /// Whether an IPv4 packet's header was damaged on its way here. That is true of this packet only, and puts no bit
+    /// into the mask; what follows where it wasn't is true of each like it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.network() == Network::Ipv4 && ipv4::has_wrong_checksum(self.packet.network_bytes())
     }
 
     /// Whether an ARP packet speaks of its sender's own address (RFC 5227, 3). One differing bit would show that

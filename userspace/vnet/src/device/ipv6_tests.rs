@@ -141,11 +141,26 @@ fn what_means_something_on_its_own_link_only_stays_there() {
     let topology = topology();
     let mac = topology.mac("core/web").0;
     let mut sent = topology.frame("web/web-1", "udp [fd00:1::b]:1 > [fd00:2::b]:2");
-    for source in ["fe80::b", "::", "ff02::1"] {
+    for (source, reason, matched_as) in [
+        ("fe80::b", DropReason::BeyondScope, "fe80::/10"),
+        ("ff02::1", DropReason::MartianSource, "ff00::/10"),
+        ("::", DropReason::MartianSource, "::/128"),
+        ("::1", DropReason::MartianSource, "::1/128"),
+        (
+            "::ffff:10.0.1.11",
+            DropReason::MartianSource,
+            "::ffff:0.0.0.0/96",
+        ),
+    ] {
         sent[22..38].copy_from_slice(&ip(source).octets());
         let outcome = topology.send_frame("web/web-1", &sent);
-        assert_eq!(dropped(&outcome), Some(DropReason::BeyondScope), "{source}");
+        assert_eq!(dropped(&outcome), Some(reason), "{source}");
         assert!(outcome.install);
+        let text = matched(&topology, &outcome, &sent);
+        assert!(
+            text.contains(&format!("ipv6_src={matched_as},")),
+            "{source}: {text}"
+        );
     }
     sent[22..38].copy_from_slice(&ip("fd00:1::b").octets());
     for destination in ["fe80::b", "::1", "ff0e::1", "fd00:2::"] {

@@ -5,6 +5,7 @@
 mod local;
 mod nd;
 mod refuse;
+mod source;
 
 use crate::flow_state::StateEntry;
 use crate::id::{PortId, RouterId};
@@ -195,6 +196,10 @@ enum Hop<'a> {
 
 impl<'a, T: TraceSink> At<'_, 'a, T> {
     fn route(&mut self) -> Next {
+        if self.walk.is_damaged() {
+            let cause = Some(Cause::Router(self.router));
+            return self.walk.drop_once(DropReason::BadChecksum, cause);
+        }
         let (table, source) = (self.table, self.walk.shown_src());
         let lookup = self.walk.dst_by(|destination| {
             let lookup = table.lookup(source, destination);
@@ -280,9 +285,11 @@ impl<'a, T: TraceSink> At<'_, 'a, T> {
             Some(from) => format!("{} from {from}", found.to),
             None => found.to.to_string(),
         };
-        if self.walk.network() == Network::Ipv6 && !self.walk.src_v6_is_global() {
+        let (refused, source_bits) = source::judge(self.walk.shown_src());
+        self.walk.src_bits(source_bits);
+        if let Some(reason) = refused {
             let cause = Some(Cause::Router(self.router));
-            return self.walk.drop(DropReason::BeyondScope, cause);
+            return self.walk.drop(reason, cause);
         }
         let may_choose = ways.len() > 1 && self.walk.may_choose(ways.len());
         // Beyond the bounds all packets go the way of those in the first bucket.

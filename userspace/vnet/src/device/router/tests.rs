@@ -1,6 +1,6 @@
 //! What a router does with one packet at a time.
 
-use crate::fixture::Topology;
+use crate::fixture::{Topology, mend_checksum};
 use crate::flow_state::StateEntry;
 use crate::model::RouteAction::{Blackhole, Reject, Via};
 use crate::{Cause, Entry, Mac, Origin, Outcome, Packet, Step, Tag, Verdict, simulate, text};
@@ -78,7 +78,7 @@ fn a_packet_crosses_to_the_other_subnet() {
     assert_eq!(outcome.ttl_decrement, 1);
     assert!(outcome.install && outcome.writes.is_empty() && outcome.emit.is_empty());
     let gateway = topology.mac("core/web");
-    let expected = format!("ip,vlan=none,dst_mac={gateway},ip_dst=10.0.2.11/32");
+    let expected = format!("ip,vlan=none,dst_mac={gateway},ip_src=8.0.0.0/5,ip_dst=10.0.2.11/32");
     assert_eq!(matched(&topology, "web/web-1", &outcome, &ping), expected);
 }
 
@@ -89,7 +89,7 @@ fn a_route_is_matched_by_its_prefix_only() {
     let outcome = topology.send_frame("web/web-1", &packet);
     assert_eq!(outcome.verdict, Verdict::Deliver(topology.id("db/gateway")));
     let expected = format!(
-        "ip,vlan=none,dst_mac={},ip_dst=198.51.100.0/24",
+        "ip,vlan=none,dst_mac={},ip_src=8.0.0.0/5,ip_dst=198.51.100.0/24",
         topology.mac("core/web")
     );
     assert_eq!(matched(&topology, "web/web-1", &outcome, &packet), expected);
@@ -98,6 +98,55 @@ fn a_route_is_matched_by_its_prefix_only() {
             .tags
             .contains(&Tag::Neighbour(topology.id("core/db"), GATEWAY))
     );
+}
+
+#[test]
+fn sources_that_nobody_can_have_are_not_forwarded() {
+    let topology = Topology::two_subnets();
+    let mut sent = topology.frame("web/web-1", "udp 10.0.1.11:1 > 10.0.2.11:2");
+    for (source, matched_as) in [
+        ("0.0.0.1", Some("0.0.0.0/8")),
+        ("127.0.0.1", Some("127.0.0.0/8")),
+        ("224.0.0.5", Some("224.0.0.0/5")),
+        ("255.255.255.255", Some("248.0.0.0/5")),
+        ("223.0.0.1", None),
+    ] {
+        let source_bytes = ip::<Ipv4Addr>(source).octets();
+        sent[26..30].copy_from_slice(&source_bytes);
+        mend_checksum(&mut sent);
+        let outcome = topology.send_frame("web/web-1", &sent);
+        let reason = matched_as.map(|_| DropReason::MartianSource);
+        assert_eq!(dropped(&outcome), reason, "{source}");
+        assert!(outcome.install && outcome.emit.is_empty(), "{source}");
+        if let Some(matched_as) = matched_as {
+            let text = matched(&topology, "web/web-1", &outcome, &sent);
+            let source = format!("ip_src={matched_as},");
+            assert!(text.contains(&source), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_is_dropped_and_makes_no_flow() {
+    let topology = Topology::two_subnets();
+    // Through the router, to the router, and on the bridge, which doesn't look.
+    for (to, is_dropped) in [
+        ("10.0.2.11", true),
+        ("10.0.1.1", true),
+        ("192.0.2.9", true),
+        ("10.0.1.12", false),
+    ] {
+        let mut sent = topology.frame("web/web-1", &format!("icmp 10.0.1.11 > {to}"));
+        sent[25] ^= 1;
+        let outcome = topology.send_frame("web/web-1", &sent);
+        let reason = is_dropped.then_some(DropReason::BadChecksum);
+        assert_eq!(dropped(&outcome), reason, "{to}");
+        assert_eq!(
+            (outcome.install, outcome.emit.is_empty()),
+            (!is_dropped, true),
+            "{to}"
+        );
+    }
 }
 
 #[test]
@@ -528,6 +577,7 @@ fn a_fragment_of_a_ping_is_not_answered() {
     for (index, byte) in [(20, 0x20), (21, 9)] {
         let mut fragment = whole.clone();
         fragment[index] = byte;
+        mend_checksum(&mut fragment);
         let outcome = topology.send_frame("web/web-1", &fragment);
         assert_eq!(dropped(&outcome), Some(DropReason::RouterLocal));
         assert!(outcome.install, "it is true of every fragment");

@@ -1,6 +1,6 @@
 //! Who is told what, and which packets share the word.
 
-use crate::fixture::Topology;
+use crate::fixture::{Topology, mend_checksum};
 use crate::model::RouteAction::{Reject, Via};
 use crate::{Entry, Origin, Outcome, Verdict};
 use weft_common::DropReason;
@@ -258,6 +258,7 @@ fn nobody_is_told_about_errors_fragments_and_groups() {
     );
     let mut frame = topology.frame("web/web-1", "udp 10.0.1.11:1 > 192.0.2.9:2");
     frame[21] = 9;
+    mend_checksum(&mut frame);
     let later = topology.send_frame("web/web-1", &frame);
     assert_eq!(
         (refused(&later), later.emit.len()),
@@ -268,6 +269,7 @@ fn nobody_is_told_about_errors_fragments_and_groups() {
     // A fragment for the router would have to be put together first.
     let mut frame = topology.frame("web/web-1", "udp 10.0.1.11:1 > 10.0.1.1:2");
     frame[20] = 0x20;
+    mend_checksum(&mut frame);
     let first = topology.send_frame("web/web-1", &frame);
     assert!(matches!(first.verdict, Verdict::Drop { .. }), "in silence");
 }
