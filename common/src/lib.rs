@@ -5,6 +5,7 @@
 //! `weft-datapath` and `weft-vnet` in user space.
 #![no_std]
 
+pub mod acl;
 pub mod checksum;
 pub mod drop;
 pub mod ecn;

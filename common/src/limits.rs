@@ -99,9 +99,15 @@ pub const POLICY_NOT_MAX: usize = 16;
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Address and port groups that one address may be in, of all tenants' that policies on a host use.
 pub const GROUPS_PER_ADDRESS_MAX: usize = 32;
+/// Compiled ACLs of one host: each port may have two of its own. Number 0 isn't used.
+pub const ACLS_MAX: u32 = 2 * PORTS_MAX;
+/// Prefixes of sets that the policies of one host ask for.
+pub const ACL_SETS_MAX: u32 = 1 << 18;
 /// Prefixes in one address group.
 pub const ADDRESS_GROUP_MEMBERS_MAX: usize = 100_000;
 
+// A port's policy names an ACL in 16 bits.
+const _: () = assert!(ACLS_MAX <= 1 << 16);
 const _: () = assert!(POLICY_BLOCKS_MAX <= u64::BITS as usize);
 const _: () = assert!(POLICY_RULES_MAX.is_multiple_of(64) && POLICY_RULES_MAX < u16::MAX as usize);
 // Three boundaries for each of the rules: prefixes and their outside, ranges and what is between them.

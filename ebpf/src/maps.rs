@@ -1,18 +1,21 @@
 //! Every map of the object. The agent pins each under its name; sizes that depend on the number of CPUs are
 //! set by the agent at load time.
 
+use crate::acl::{Table, Work};
 use crate::packet::Scratch;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::ArrayOfMaps;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventArray};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray};
+use weft_common::acl::{SetKey, SetList};
 use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
 use weft_common::fragment::{FragmentEntry, FragmentKey};
 use weft_common::limits::{
-    CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, FRAGMENTS_MAX, INTERFACES_MAX, MASKS_MAX,
-    MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX,
-    SLOTS_MAX,
+    ACL_SETS_MAX, ACLS_MAX, CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, FRAGMENTS_MAX, INTERFACES_MAX,
+    MASKS_MAX, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS,
+    SELECT_GROUPS_MAX, SLOTS_MAX,
 };
 use weft_common::peer::{AddressBytes, PEER_COPIES, PEER_VALID, PeerRecord, place};
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
@@ -91,6 +94,15 @@ pub static DROP_COUNTERS: Array<u64> = Array::with_max_entries(COUNTERS_PER_CPU,
 #[map(name = "fragments")]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
     LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
+/// Compiled ACLs by number: see `weft_common::acl`. Number 0 is never used.
+#[btf_map(name = "acls")]
+pub static ACLS: ArrayOfMaps<Table, { ACLS_MAX as usize }> = ArrayOfMaps::new();
+/// Sets of addresses, over all tenants: the sets that the addresses of a prefix are in.
+#[map(name = "acl_sets")]
+pub static ACL_SETS: LpmTrie<SetKey, SetList> = LpmTrie::with_max_entries(ACL_SETS_MAX, 0);
+/// What the running program keeps of its lookup in an ACL.
+#[map(name = "acl_work")]
+pub static ACL_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 /// What the running program keeps of its packet.
 #[map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

@@ -11,7 +11,7 @@ fn programs_stay_far_from_the_verifiers_limit() {
     with_bench(|bench| {
         let programs = bench.kernel.programs();
         let mut infos = vec![("from_underlay_xdp", programs.xdp().expect("it").info())];
-        for name in ["from_port", "from_underlay", "from_inject"] {
+        for name in ["from_port", "from_underlay", "from_inject", "judge"] {
             infos.push((name, programs.program(name).expect("a program").info()));
         }
         for (name, info) in infos {

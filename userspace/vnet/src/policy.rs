@@ -11,15 +11,20 @@
 //! | `field.rs` | the fields that are numbers, as keys and ranges of keys |
 //! | `compile.rs` | primitive rules as bit vectors |
 //! | `acl.rs` | the compiled tables and the lookup in them |
+//! | `encode.rs` | the compiled tables as the kernel has them |
+//! | `generator.rs` | random policies and packets, for tests here and of the kernel |
 //!
 //! No state. Nothing enforces a policy yet: no object of the topology refers to chains.
 
 mod acl;
 mod chain;
 mod compile;
+mod encode;
 mod evaluate;
 mod field;
 mod flatten;
+#[cfg(any(test, feature = "generator"))]
+pub mod generator;
 mod sets;
 mod validate;
 mod view;

@@ -36,9 +36,12 @@ const MAPS: &[&str] = &[
     "port_counters",
     "drop_counters",
     "fragments",
+    "acls",
+    "acl_sets",
+    "acl_work",
     "scratch",
 ];
-const PROGRAMS: &[&str] = &["from_port", "from_underlay", XDP, "from_inject"];
+const PROGRAMS: &[&str] = &["from_port", "from_underlay", XDP, "from_inject", "judge"];
 /// The one program that isn't TC's.
 const XDP: &str = "from_underlay_xdp";
 

@@ -8,6 +8,7 @@ use super::flatten::{Act, Primitive, Side};
 use super::sets::{SetId, Sets};
 use super::view::View;
 use std::net::IpAddr;
+use weft_common::acl::{FIELDS_MAX, Keys};
 use weft_common::limits::{GROUPS_PER_ADDRESS_MAX, POLICY_BLOCKS_MAX, POLICY_HOPS_MAX};
 
 /// What chains of a hook compile to. Equal chains give equal ACLs.
@@ -25,6 +26,8 @@ pub struct Acl {
     pub(super) vectors: Vec<Vector>,
     /// Blocks of vectors, those that are zero left out.
     pub(super) words: Vec<u64>,
+    /// `weft_common::acl::ESTABLISHED_PASSES` and `READS_MORE`.
+    pub(super) flags: u16,
 }
 
 /// What a rule does when it is the first that matches.
@@ -130,10 +133,12 @@ impl Acl {
     /// [`Unbounded`].
     pub fn lookup(&self, view: &View, sets: &Sets) -> Decided {
         let (source, destination) = view.addresses().unzip();
+        let mut keys = Keys::default();
+        keys.fill(&view.key, view.upper_known, view.state as u8);
         let mut vectors = [0_u32; FIELDS_MAX];
         let mut summary = u64::MAX;
         for (slot, table) in vectors.iter_mut().zip(&self.fields) {
-            *slot = self.field_vector(table, table.field.key(view));
+            *slot = self.field_vector(table, table.field.key(&keys));
             summary &= self.vectors[*slot as usize].summary;
         }
         let vectors = &vectors[..self.fields.len().min(FIELDS_MAX)];
@@ -290,20 +295,11 @@ impl Acl {
         self.rules.len()
     }
 
-    /// Bytes of its tables in the form that the kernel is to have: 8 a rule, 16 a bound, 32 a prefix, 16 a set,
-    /// 16 a vector, 8 a word.
+    /// Bytes of its map in the kernel.
     pub fn bytes(&self) -> usize {
-        8 * self.rules.len()
-            + 16 * self.bounds.len()
-            + 32 * self.prefixes.len()
-            + 16 * self.sets.len()
-            + 16 * self.vectors.len()
-            + 8 * self.words.len()
+        size_of_val(self.cells(0).as_slice())
     }
 }
-
-/// Fields of one ACL: nine without MACs, and those of MACs.
-pub(super) const FIELDS_MAX: usize = 9 + weft_common::limits::POLICY_MAC_MASKS_MAX;
 
 impl Members {
     fn push(&mut self, vector: u32) {

@@ -4,16 +4,18 @@
 //! Going from one class to the next, only rules that mention the place between them are looked at again.
 
 use super::acl::{
-    Acl, AddressClass, Bound, CompiledRule, FIELDS_MAX, FieldTable, PrefixEntry, SetEntry,
-    SideTable, Vector, family_and_bits,
+    Acl, AddressClass, Bound, CompiledRule, FieldTable, PrefixEntry, SetEntry, SideTable, Vector,
+    family_and_bits,
 };
-use super::chain::{AddressMatch, Group, Policy};
+use super::chain::{AddressMatch, Connection, Group, Policy};
+use super::evaluate::Decision;
 use super::field::{Field, Range, ranges, service_ranges};
-use super::flatten::{Literal, Primitive, Side, Test, flatten, groups_of};
+use super::flatten::{Act, Literal, Primitive, Side, Test, flatten, groups_of};
 use super::sets::{SetId, Sets};
 use crate::id::ChainId;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use weft_common::acl::{ESTABLISHED_PASSES, FIELDS_MAX, READS_MORE};
 use weft_common::limits::{
     POLICY_CLASSES_MAX, POLICY_MAC_MASKS_MAX, POLICY_RULES_MAX, POLICY_WORDS_MAX,
 };
@@ -65,6 +67,29 @@ pub fn compile(policy: &Policy, hook: &[ChainId], sets: &mut Sets) -> Result<Acl
     Ok(builder.acl)
 }
 
+/// `ESTABLISHED_PASSES` if the first rule that an established packet may meet accepts all of them; `READS_MORE` if a rule
+/// asks for what isn't the same in all packets of a connection's direction.
+fn flags(primitives: &[Primitive]) -> u16 {
+    let asks = |it: &Literal| {
+        matches!(
+            it.test,
+            Test::SrcMac(_) | Test::DstMac(_) | Test::Vlan(_) | Test::Tos(_) | Test::Fragment(_)
+        )
+    };
+    let mut literals = primitives.iter().flat_map(|it| &it.literals);
+    let more = if literals.any(asks) { READS_MORE } else { 0 };
+    let state = |it: &Literal| match &it.test {
+        Test::State(list) => Some(list.contains(&Connection::Established) != it.is_inverted),
+        _ => None,
+    };
+    let may_match = |it: &&Primitive| it.literals.iter().all(|it| state(it) != Some(false));
+    let passes = primitives.iter().find(may_match).is_some_and(|first| {
+        let is_accept = first.act == Act::End(Decision::Accept) && !first.is_logged;
+        is_accept && first.literals.iter().all(|it| state(it).is_some())
+    });
+    more | if passes { ESTABLISHED_PASSES } else { 0 }
+}
+
 /// Rules, a bit each, in blocks.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Bits(Vec<u64>);
@@ -108,6 +133,7 @@ impl Builder {
                 sets: Vec::new(),
                 vectors: vec![Vector::default()],
                 words: Vec::new(),
+                flags: flags(primitives),
             },
             rules: primitives.len(),
             known: HashMap::new(),

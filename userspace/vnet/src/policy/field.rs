@@ -4,8 +4,9 @@
 
 use super::chain::{FragmentPolicy, IcmpMatch, MacMatch, PortRange, VlanMatch};
 use super::flatten::{Primitive, Test};
-use super::view::{Service, Upper, View};
+use super::view::Service;
 use crate::mac::Mac;
+use weft_common::acl::{FieldKind, Keys, Upper, mac_number, upper_key};
 use weft_common::key::VLAN_PRESENT;
 
 /// A field whose values are classes by ranges of keys.
@@ -33,45 +34,39 @@ pub(super) enum Field {
     State,
 }
 
-/// Key of [`Field::Tos`] and [`Field::Protocol`] for what isn't IP.
-const NOT_IP: u64 = 256;
-
 /// First and last key.
 pub(super) type Range = (u64, u64);
 
 impl Field {
     /// The packet's key.
-    pub(super) fn key(self, view: &View) -> u64 {
-        let head = &view.key.head;
-        let of_ip = |byte: u8| {
-            if view.is_ip() {
-                u64::from(byte)
-            } else {
-                NOT_IP
-            }
-        };
-        let upper = |number: u16| match view.upper() {
-            Upper::Other => 0,
-            kind => upper_key(kind, number),
-        };
+    pub(super) fn key(self, keys: &Keys) -> u64 {
+        keys.fields[self.kind() as usize] & self.mask()
+    }
+
+    /// Which of the packet's fields.
+    pub(super) fn kind(self) -> FieldKind {
         match self {
-            Field::Service => Service::of(view).map_or(0, |it| it as u64),
-            Field::Ethertype => u64::from(view.ethertype()),
-            Field::SrcMac(mask) => MacMatch::bits(Mac(head.src_mac), mask),
-            Field::DstMac(mask) => MacMatch::bits(Mac(head.dst_mac), mask),
-            Field::Vlan => u64::from(head.vlan),
-            Field::Tos => of_ip(head.tos),
-            Field::Protocol => of_ip(head.protocol),
-            Field::UpperSrc => upper(head.l4_src),
-            Field::UpperDst => upper(head.l4_dst),
-            Field::Fragment => head.fragment() as u64,
-            Field::State => view.state as u64,
+            Field::Service => FieldKind::Service,
+            Field::Ethertype => FieldKind::Ethertype,
+            Field::SrcMac(_) => FieldKind::SrcMac,
+            Field::DstMac(_) => FieldKind::DstMac,
+            Field::Vlan => FieldKind::Vlan,
+            Field::Tos => FieldKind::Tos,
+            Field::Protocol => FieldKind::Protocol,
+            Field::UpperSrc => FieldKind::UpperSrc,
+            Field::UpperDst => FieldKind::UpperDst,
+            Field::Fragment => FieldKind::Fragment,
+            Field::State => FieldKind::State,
         }
     }
-}
 
-const fn upper_key(kind: Upper, number: u16) -> u64 {
-    (kind as u64) << 16 | number as u64
+    /// The bits of it that count, of 48.
+    pub(super) fn mask(self) -> u64 {
+        match self {
+            Field::SrcMac(mask) | Field::DstMac(mask) => mac_number(mask.0),
+            _ => u64::MAX >> 16,
+        }
+    }
 }
 
 /// The keys that a test allows, of which field; none for a test of addresses.
@@ -133,13 +128,14 @@ pub(super) fn service_ranges(primitive: &Primitive) -> Vec<Range> {
 
 fn port_range(range: &PortRange) -> Range {
     (
-        upper_key(Upper::Ports, range.first),
-        upper_key(Upper::Ports, range.last),
+        upper_key(Upper::Ports as u8, range.first),
+        upper_key(Upper::Ports as u8, range.last),
     )
 }
 
 fn icmp_ranges(it: &IcmpMatch) -> [Range; 2] {
     let first = u16::from_be_bytes([it.kind, it.code.unwrap_or(0)]);
     let last = u16::from_be_bytes([it.kind, it.code.unwrap_or(0xff)]);
-    [Upper::Icmp, Upper::Icmpv6].map(|kind| (upper_key(kind, first), upper_key(kind, last)))
+    [Upper::Icmp, Upper::Icmpv6]
+        .map(|kind| (upper_key(kind as u8, first), upper_key(kind as u8, last)))
 }

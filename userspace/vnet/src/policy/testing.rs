@@ -1,27 +1,17 @@
 //! Short words for the tests of policy.
 
 use super::{
-    Action, AddressGroup, AddressMatch, Chain, Conditions, Connection, Group, Policy, PortRange,
-    Rule, Sets, View,
+    Action, AddressGroup, AddressMatch, Conditions, Connection, Group, Policy, PortRange, Rule,
+    Sets, View,
 };
-use crate::id::{AddressGroupId, ChainId, PortGroupId, TenantId};
+use crate::id::{AddressGroupId, TenantId};
 use std::sync::Arc;
 use uuid::Uuid;
 use weft_common::frame::protocol;
 use weft_common::key::class;
 use weft_common::{FlowKey, Fragment, Network};
 
-pub(super) fn chain_id(number: u128) -> ChainId {
-    ChainId(Uuid::from_u128(number))
-}
-
-pub(super) fn addresses(number: u128) -> Group {
-    Group::Addresses(AddressGroupId(Uuid::from_u128(number)))
-}
-
-pub(super) fn ports(number: u128) -> Group {
-    Group::Ports(PortGroupId(Uuid::from_u128(number)))
-}
+pub(super) use super::generator::{addresses, chain_id, policy, ports};
 
 pub(super) fn prefixes(text: &str) -> Option<Vec<AddressMatch>> {
     let prefix = |it: &str| AddressMatch::Prefix(it.parse().unwrap());
@@ -47,25 +37,6 @@ pub(super) fn rule(matches: Conditions, action: Action) -> Rule {
 /// Matches everything.
 pub(super) fn always(action: Action) -> Rule {
     rule(Conditions::default(), action)
-}
-
-/// Chains `a`, `b`, `c`, ... with the ids 0, 1, 2, ...
-pub(super) fn policy(chains: Vec<Vec<Rule>>) -> Policy {
-    let chain = |(index, rules): (usize, Vec<Rule>)| {
-        let id = chain_id(index as u128);
-        let name = char::from(b'a' + (index % 26) as u8).to_string();
-        let chain = Chain {
-            id,
-            tenant: TenantId(Uuid::nil()),
-            name,
-            rules,
-        };
-        (id, Arc::new(chain))
-    };
-    Policy {
-        chains: chains.into_iter().enumerate().map(chain).collect(),
-        ..Policy::default()
-    }
 }
 
 pub(super) fn with_address_group(mut policy: Policy, number: u128) -> Policy {
