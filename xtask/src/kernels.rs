@@ -1,4 +1,5 @@
-//! `test kernels [VERSION]`: the suites on Debian's oldest supported, current and newest cloud kernels, in qemu.
+//! `test kernels [VERSION [SCENARIO]]`: the suites on Debian's oldest supported, current and newest cloud kernels, in
+//! qemu.
 //!
 //! Kernels come from [`debs`], what runs on them is packed by [`image`], [`boot`] runs it. Two kernels boot at a time.
 //! qemu emulates (`-accel tcg`), so that it needs no rights and gives the same result everywhere; what that makes too
@@ -40,7 +41,8 @@ const NOT_HERE: &[(&str, &str)] = &[
 ];
 const LOAD: &str = "emulation can't make 100,000 flows in a test's time";
 
-/// What runs in one boot, the longest first, so that both cores have something to do to the end.
+/// What runs in one boot, the longest first, so that both cores have something to do to the end; the first has the
+/// scenarios.
 const BOOTED: [&[&str]; 2] = [&["net"], &["bpf", "contract"]];
 
 /// A boot: a kernel, its initramfs, the suites that run on it.
@@ -60,8 +62,14 @@ struct Done {
     log: PathBuf,
 }
 
-/// Runs the suites on the kernels that `version` names: all without one.
-pub fn run(ws: &Workspace, version: Option<&str>, list: bool) -> Result<()> {
+/// Runs the suites on the kernels that `version` names: all without one. With `scenario` nothing runs but the scenarios
+/// whose name contains it.
+pub fn run(
+    ws: &Workspace,
+    version: Option<&str>,
+    scenario: Option<&str>,
+    list: bool,
+) -> Result<()> {
     let wanted = wanted(version)?;
     if list {
         wanted.iter().for_each(|series| println!("{}", series.name));
@@ -72,21 +80,36 @@ pub fn run(ws: &Workspace, version: Option<&str>, list: bool) -> Result<()> {
     let folder = ws.target.join("kernels");
     let programs = programs(ws)?;
     let net = programs.iter().find(|(_, name)| *name == "net");
-    let scenarios = Scenarios::choose(&test_names(&net.context("no net suite")?.0)?);
+    let names = test_names(&net.context("no net suite")?.0)?;
+    let scenarios = Scenarios::choose(&names, scenario);
+    ensure!(
+        !scenarios.run.is_empty(),
+        "no scenario for kernels is called {}",
+        scenario.unwrap_or_default()
+    );
+    let booted = scenario.map_or(&BOOTED[..], |_| &BOOTED[..1]);
     let base = image::base(&folder, &programs, &scenarios.run)?;
     for kernel in &kernels {
         eprintln!("kernels: {} is {}", kernel.name, kernel.release);
     }
-    let done = boot_all(boots(&kernels, &folder, &base)?, &folder);
-    report(&done, &scenarios)
+    let done = boot_all(boots(&kernels, booted, &folder, &base)?, &folder);
+    if scenario.is_none() {
+        scenarios.show_skipped();
+    }
+    report(&done, scenarios.skipped.len())
 }
 
 /// Every boot, in the order in which they are to start.
-fn boots<'k>(kernels: &'k [Kernel], folder: &Path, base: &Path) -> Result<Vec<Boot<'k>>> {
+fn boots<'k>(
+    kernels: &'k [Kernel],
+    booted: &[&'static [&'static str]],
+    folder: &Path,
+    base: &Path,
+) -> Result<Vec<Boot<'k>>> {
     let mut boots = Vec::new();
     for kernel in kernels {
         let initramfs = image::with_modules(folder, base, kernel)?;
-        boots.extend(BOOTED.map(|suites| Boot {
+        boots.extend(booted.iter().map(|suites| Boot {
             kernel,
             initramfs: initramfs.clone(),
             suites,
@@ -166,10 +189,12 @@ struct Scenarios {
 }
 
 impl Scenarios {
-    fn choose(names: &[String]) -> Scenarios {
+    /// Of these names, those that run on every kernel and contain what is wanted.
+    fn choose(names: &[String], wanted: Option<&str>) -> Scenarios {
         let is_here = |name: &&String| {
             let area = name.split("::").next().unwrap_or_default();
             AREAS.contains(&area)
+                && wanted.is_none_or(|wanted| name.contains(wanted))
                 && !NOT_HERE
                     .iter()
                     .any(|(not_here, _)| name.as_str() == *not_here)
@@ -179,6 +204,16 @@ impl Scenarios {
         Scenarios {
             run: own(run),
             skipped: own(skipped),
+        }
+    }
+
+    fn show_skipped(&self) {
+        println!(
+            "not run on them, as they aren't about the kernel: {}",
+            self.skipped.join(", ")
+        );
+        for (name, why) in NOT_HERE {
+            println!("SKIPPED {name}: {why}");
         }
     }
 }
@@ -222,7 +257,7 @@ fn test_program(ws: &Workspace, package: &str, test: &str) -> Result<PathBuf> {
 }
 
 /// Prints a table and what failed; an error when something did.
-fn report(done: &[Done], scenarios: &Scenarios) -> Result<()> {
+fn report(done: &[Done], skipped: usize) -> Result<()> {
     let mut failed = Vec::new();
     for Done {
         name,
@@ -249,14 +284,7 @@ fn report(done: &[Done], scenarios: &Scenarios) -> Result<()> {
             );
         }
     }
-    println!("{}", table(done, scenarios.skipped.len()));
-    println!(
-        "not run on them, as they aren't about the kernel: {}",
-        scenarios.skipped.join(", ")
-    );
-    for (name, why) in NOT_HERE {
-        println!("SKIPPED {name}: {why}");
-    }
+    println!("{}", table(done, skipped));
     if !failed.is_empty() {
         failed.dedup();
         bail!("kernels failed: {}", failed.join(", "));
@@ -313,8 +341,13 @@ mod tests {
     #[test]
     fn every_scenario_is_run_or_named_as_skipped() {
         let names = ["bridge::ping", "demo::a", "router::ping"].map(str::to_owned);
-        let scenarios = Scenarios::choose(&names);
+        let scenarios = Scenarios::choose(&names, None);
         assert_eq!(scenarios.run, ["bridge::ping", "router::ping"]);
         assert_eq!(scenarios.skipped, ["demo::a"]);
+        assert_eq!(
+            Scenarios::choose(&names, Some("router")).run,
+            ["router::ping"]
+        );
+        assert!(Scenarios::choose(&names, Some("demo")).run.is_empty());
     }
 }

@@ -20,6 +20,8 @@ pub struct Args {
     suites: Choice,
     /// Only tests, or fuzz targets, whose name contains this; with `kernels`: 6.1, 6.12 or newest
     filter: Option<String>,
+    /// With `kernels`: nothing but scenarios whose name contains this
+    scenario: Option<String>,
     /// Seconds for each fuzz target
     #[arg(long, default_value_t = fuzz::SECONDS)]
     secs: u32,
@@ -114,6 +116,9 @@ impl Suite {
 
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let filter = args.filter.as_deref();
+    if args.scenario.is_some() && !matches!(args.suites, Choice::Kernels) {
+        bail!("one filter is enough but for kernels");
+    }
     let suites = match args.suites {
         Choice::Unit => vec![Suite::Unit],
         Choice::Bpf => vec![Suite::Bpf],
@@ -125,7 +130,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         }
         Choice::Fuzz => return fuzz::run(ws, filter, args.secs),
         Choice::All => Suite::ALL.to_vec(),
-        Choice::Kernels => return kernels::run(ws, args.filter.as_deref(), args.list),
+        Choice::Kernels => return kernels::run(ws, filter, args.scenario.as_deref(), args.list),
     };
     if args.list {
         return suites

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod evidence;
 pub mod host;
 pub mod judge;
+pub mod kernel;
 pub mod namespace;
 pub mod network;
 pub mod packet;

@@ -8,8 +8,8 @@ use crate::ping::expect_ping;
 use anyhow::{Context, Result, ensure};
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::network::{Network, WORKLOAD_INTERFACE};
-use weft_tests::harness::wait;
 use weft_tests::harness::{Host, Iperf, Load, Namespace, Run, Topology, Underlay, process};
+use weft_tests::harness::{kernel, wait};
 use weft_tests::scenario;
 
 /// `ip` and `ethtool` take some milliseconds; a change of NAPI is noticed within 20 ms.
@@ -52,13 +52,7 @@ fn choose(host: &Host, datapath: &str) -> Result<()> {
 
 /// Whether the kernel says who takes XDP's frames (Linux 6.3); where it doesn't, all goes by TC.
 fn is_told() -> Result<bool> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>());
-    let version = (
-        numbers.next().context("no version")??,
-        numbers.next().context("no version")??,
-    );
-    Ok(version >= (6, 3))
+    Ok(kernel::version()? >= (6, 3))
 }
 
 /// Sets GRO inside, and waits until the agent goes by it.

@@ -3,7 +3,8 @@
 //! A filter outlives the process by itself and dies with its interface. What was attached is written down as
 //! folders in bpffs, which holds nothing but pins and names: `filters/port_3/7` is port 3's filter on the
 //! interface with index 7, `filters/clsact/7` a qdisc that wasn't there before us. Filters and qdiscs of others
-//! are left alone. Called by [`super::links`].
+//! are left alone: adding or removing a qdisc costs what the interface sends meanwhile (ADR 15), filters cost nothing.
+//! Called by [`super::links`].
 
 use crate::Error;
 use crate::kernel::{bpffs, netlink};
@@ -49,6 +50,10 @@ impl Filters {
             }
         }
         if add_clsact(interface)? {
+            tracing::info!(
+                interface,
+                "added a clsact qdisc: what the interface was sending meanwhile is lost (ADR 15)"
+            );
             bpffs::make(&self.folder.join(CLSACT).join(wanted.to_string()))?;
         }
         bpffs::make(&self.folder.join(name).join(wanted.to_string()))?;
