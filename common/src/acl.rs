@@ -342,7 +342,9 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
 
 /// Key of the table of sets: a prefix of one tenant's addresses. Matched are the 64 bits of `tenant` and `family`, and
 /// the prefix's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct SetKey {
     /// As in [`Head::tenant`].

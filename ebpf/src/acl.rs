@@ -15,12 +15,12 @@ use weft_common::acl::{
     ACCEPT, Cell, FIELDS, HEAD, Head, Keys, NO_ADDRESS, NO_RULE, PREFIX_CELLS, SET_KEY_HEAD_BITS,
     SIDE_CELLS, SIDES, STEP, SetKey, UNBOUNDED,
 };
-use weft_common::key::Fragment;
+use weft_common::frame::ETHERNET_LEN;
+use weft_common::key::{FlowKey, Fragment};
 use weft_common::limits::{GROUPS_PER_ADDRESS_MAX, POLICY_BLOCKS_MAX, POLICY_HOPS_MAX};
 
-/// Flags of an inner map: its length is its own (Linux 5.10), and the agent writes it in its memory.
-const INNER_FLAGS: usize =
-    (aya_ebpf::bindings::BPF_F_INNER_MAP | aya_ebpf::bindings::BPF_F_MMAPABLE) as usize;
+/// Flags of an inner map: its length is its own (Linux 5.10).
+const INNER_FLAGS: usize = aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
 /// The map of one ACL; the length is the template's.
 pub type Table = Array<Cell, 1, INNER_FLAGS>;
 
@@ -34,6 +34,9 @@ const SEARCH_TURNS: u32 = 24;
 const WIDER_MAX: u32 = 129;
 /// Room for vectors of fields and of sets: a power of two, since places are masked with it.
 const ROOM: usize = 32;
+
+/// Bytes of a key that a program is given.
+const KEY_LEN: usize = size_of::<FlowKey>();
 
 /// What the chains say of a packet.
 #[derive(Clone, Copy)]
@@ -168,8 +171,9 @@ pub fn flags(acl: u32) -> u16 {
     }
 }
 
-/// What the chains of this number decide of a packet, with the number of a `weft_common::acl::State`. ACL 0: there are none, it passes. An ACL that isn't there is one that the
-/// agent took away in this moment, and decides nothing: the agent does.
+/// What the chains of this number decide of a packet, with the number of a `weft_common::acl::State`. ACL 0: there are
+/// none, it passes. An ACL that isn't there is one that the agent took away in this moment, and decides nothing: the agent
+/// does.
 #[inline(always)]
 pub fn judge(packet: &Packet, acl: u32, state: u8) -> Verdict {
     if acl == 0 {
@@ -178,11 +182,31 @@ pub fn judge(packet: &Packet, acl: u32, state: u8) -> Verdict {
             rule: NO_RULE,
         };
     }
-    Verdict::of(lookup(packet, acl, u32::from(state)))
+    let is_later =
+        packet.key.head.class & weft_common::key::CLASS_FRAGMENT == Fragment::Later as u8;
+    let is_known = !is_later || packet.fragment.is_known != 0;
+    let facts = u32::from(state) | (is_known as u32) << 8;
+    Verdict::of(lookup(packet.key, acl, facts, packet.length()))
 }
 
+/// A key that a program was given: see `judge` in `main.rs`.
+#[inline(always)]
+pub fn judge_given(packet: &mut Packet, mark: u32) -> i32 {
+    let key = core::ptr::from_mut(packet.key).cast::<u64>();
+    for word in 0..KEY_LEN / 8 {
+        let Some(given) = packet.read::<8>(ETHERNET_LEN + word * 8) else {
+            return UNBOUNDED as i32;
+        };
+        // SAFETY: a FlowKey is so many words, and plain bytes.
+        unsafe { key.add(word).write(u64::from_ne_bytes(given)) };
+    }
+    let facts = mark >> 16;
+    lookup(packet.key, mark & 0xffff, facts, packet.length()) as i32
+}
+
+/// `facts`: the state, and from bit 8 on whether the key's L4 fields are the packet's.
 #[inline(never)]
-fn lookup(packet: &Packet, acl: u32, state: u32) -> u32 {
+fn lookup(key: &FlowKey, acl: u32, facts: u32, length: u32) -> u32 {
     let damaged = Verdict {
         decision: UNBOUNDED,
         rule: NO_RULE,
@@ -199,10 +223,7 @@ fn lookup(packet: &Packet, acl: u32, state: u32) -> u32 {
     };
     let work = lookup.work();
     work.head = *head;
-    let is_later =
-        packet.key.head.class & weft_common::key::CLASS_FRAGMENT == Fragment::Later as u8;
-    let upper_known = !is_later || packet.fragment.is_known != 0;
-    work.keys.fill(packet.key, upper_known, state as u8);
+    work.keys.fill(key, facts >> 8 != 0, facts as u8);
     work.summary = u64::MAX;
     let head = Head::of(head);
     lookup.each(u32::from(head.fields), field);
@@ -214,7 +235,7 @@ fn lookup(packet: &Packet, acl: u32, state: u32) -> u32 {
     work.verdict = u64::from(damaged.number());
     lookup.each((POLICY_BLOCKS_MAX + POLICY_HOPS_MAX + 1) as u32, scan);
     let verdict = work.verdict as u32;
-    count(table, &head, Verdict::of(verdict), packet.length());
+    count(table, &head, Verdict::of(verdict), length);
     verdict
 }
 
@@ -551,12 +572,15 @@ unsafe extern "C" fn scan(_: u32, lookup: *mut c_void) -> i64 {
         return CONTINUE;
     }
     let rule = (block << 6) + u64::from(word.trailing_zeros());
-    let cell = if rule < u64::from(head.rule_count) {
-        lookup.cell(u64::from(head.rules) + rule)
-    } else {
-        None
-    };
-    let Some(cell) = cell else {
+    if rule >= u64::from(head.rule_count) {
+        // Bits of no rule are set where no rule asks for anything. A map without rules is the place of one that was
+        // taken away: it decides nothing.
+        if head.rules != 0 {
+            work.verdict = u64::from(accepted.number());
+        }
+        return BREAK;
+    }
+    let Some(cell) = lookup.cell(u64::from(head.rules) + rule) else {
         return BREAK;
     };
     let act = cell[0] as u8;

@@ -100,20 +100,17 @@ pub fn from_inject(ctx: TcContext) -> i32 {
     }
 }
 
-/// Attached to nothing: the agent and tests run it (BPF_PROG_TEST_RUN) to hear what an ACL decides of a packet. The
-/// packet's mark names the ACL and, from bit 16 on, the state of the connection; the answer is the decision, with the
-/// rule in the upper half.
+/// Attached to nothing: the agent and tests run it (BPF_PROG_TEST_RUN) to hear what an ACL decides. Behind an Ethernet header
+/// the frame holds a flow key; the mark holds the ACL, from bit 16 on the state of the connection, and in bit 24 whether the
+/// key's L4 fields are known. The answer is the decision, with the rule in the upper half.
 #[classifier]
 pub fn judge(ctx: TcContext) -> i32 {
     let Some(mut packet) = Packet::new(&ctx) else {
         return SHOT;
     };
-    if let Err(reason) = packet.extract(0) {
-        return reason as i32 | 0x100;
-    }
     // SAFETY: the context is valid for the whole program run.
     let mark = unsafe { (*packet.skb()).mark };
-    acl::judge(&packet, mark & 0xffff, (mark >> 16) as u8).number() as i32
+    acl::judge_given(&mut packet, mark)
 }
 
 /// "Dual MIT/GPL": the kernel refuses `bpf_perf_event_output` to objects that aren't GPL-compatible.

@@ -125,6 +125,15 @@ impl Bench {
         run.expect("BPF_PROG_TEST_RUN")
     }
 
+    /// Like [`Bench::run`], for a packet with a mark.
+    pub fn run_marked(&mut self, program: &'static str, frame: &[u8], mark: u32) -> Run {
+        // struct __sk_buff: mark at 8.
+        let mut context = [0; 192];
+        context[8..12].copy_from_slice(&mark.to_ne_bytes());
+        let run = self.run_with(program, frame, context);
+        run.expect("BPF_PROG_TEST_RUN")
+    }
+
     fn test_run(
         &mut self,
         program: &'static str,
@@ -137,6 +146,15 @@ impl Bench {
             context[164..168].copy_from_slice(&2u32.to_ne_bytes());
             context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
         }
+        self.run_with(program, frame, context)
+    }
+
+    fn run_with(
+        &mut self,
+        program: &'static str,
+        frame: &[u8],
+        context: [u8; 192],
+    ) -> Result<Run, ProgramError> {
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions {
             data_in: Some(frame),

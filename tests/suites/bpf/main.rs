@@ -7,6 +7,7 @@ mod frames;
 mod fuzz_targets;
 mod odd_packets;
 
+mod acl;
 mod cache;
 mod differential;
 mod fragments;

@@ -6,6 +6,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use weft_common::acl::{Cell, HEAD, Head, SetKey, SetList};
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
 use weft_common::peer::{AddressBytes, PeerRecord};
@@ -35,6 +36,11 @@ pub struct Fake {
     /// Underlay records by index.
     pub peers: BTreeMap<u16, PeerRecord>,
     /// Flood lists by index.
+    /// Compiled ACLs.
+    pub acls: BTreeMap<u16, Vec<Cell>>,
+    /// The table of sets: tenant, family, address, bits of the prefix.
+    pub sets: BTreeMap<(u32, u32, [u8; 16], u8), SetList>,
+    /// Flood lists.
     pub flood_lists: BTreeMap<u32, FloodList>,
     /// Remote addresses from which tunnel packets are accepted.
     pub remote_hosts: BTreeMap<AddressBytes, u16>,
@@ -285,6 +291,46 @@ impl Datapath for Fake {
     fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
         self.flood_lists.insert(index, *list);
         Ok(())
+    }
+
+    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
+        self.acls.insert(number, cells.to_vec());
+        Ok(())
+    }
+
+    fn remove_acl(&mut self, number: u16) -> Result<(), Error> {
+        self.acls.remove(&number);
+        Ok(())
+    }
+
+    fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
+        let Some(cells) = self.acls.get(&number) else {
+            return Ok(Vec::new());
+        };
+        let head = Head::of(&cells[HEAD as usize]);
+        let first = (head.rules + head.rule_count) as usize;
+        Ok(cells[first..].to_vec())
+    }
+
+    fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {
+        let place = (key.tenant, key.family, key.address, bits);
+        match list {
+            Some(list) => self.sets.insert(place, *list),
+            None => self.sets.remove(&place),
+        };
+        Ok(())
+    }
+
+    fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error> {
+        let key = |(tenant, family, address, bits): &(u32, u32, [u8; 16], u8)| {
+            let key = SetKey {
+                tenant: *tenant,
+                family: *family,
+                address: *address,
+            };
+            (key, *bits)
+        };
+        Ok(self.sets.keys().map(key).collect())
     }
 
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {

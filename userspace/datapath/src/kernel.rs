@@ -3,6 +3,7 @@
 //! Everything is pinned under one folder, so that forwarding survives this process; a new one adopts maps and
 //! links and swaps the programs. The process's own are the perf buffers and the TAP, which die with it.
 
+mod acl;
 mod beside;
 mod bpffs;
 mod clock;
@@ -43,6 +44,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::flood::FloodList;
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::{Delivery, InterfaceRecord, PortCounters};
@@ -220,6 +222,26 @@ impl Datapath for Kernel {
 
     fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
         self.maps.write_flood_list(index, list)
+    }
+
+    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
+        self.maps.acls.write(number, cells)
+    }
+
+    fn remove_acl(&mut self, number: u16) -> Result<(), Error> {
+        self.maps.acls.remove(number)
+    }
+
+    fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
+        self.maps.acls.counters(number)
+    }
+
+    fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {
+        self.maps.acls.write_set(key, bits, list)
+    }
+
+    fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error> {
+        self.maps.acls.set_keys()
     }
 
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {

@@ -24,6 +24,7 @@ pub use masks::Owner;
 pub use port_table::PortTable;
 
 use std::collections::BTreeSet;
+use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::flood::FloodList;
 use weft_common::limits::SELECT_BUCKETS;
 use weft_common::peer::{AddressBytes, PeerRecord};
@@ -153,6 +154,16 @@ pub trait Datapath {
     fn read_port(&self, index: u16) -> Result<PortRecord, Error>;
     /// Writes a flood list that nobody can reach yet.
     fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error>;
+    /// Puts a compiled ACL in the place of this number, at once: packets get the old one or the new one.
+    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error>;
+    /// Takes away an ACL that no policy names.
+    fn remove_acl(&mut self, number: u16) -> Result<(), Error>;
+    /// Packets and bytes of each rule of an ACL; nothing for a number that has none.
+    fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error>;
+    /// Writes, or takes away, the sets that the addresses of a prefix of `bits` bits are in.
+    fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error>;
+    /// Every prefix in the table of sets, with its length, by whomever.
+    fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error>;
     /// Writes an underlay record.
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error>;
     /// Accepts, or refuses again, tunnel packets from a remote address.

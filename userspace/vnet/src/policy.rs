@@ -41,7 +41,8 @@ pub use chain::{
     VlanMatch,
 };
 pub use compile::{CompileError, compile};
+pub use encode::{set_key, set_list};
 pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
-pub use sets::{SetId, Sets, SetsError, members};
+pub use sets::{Change, SetId, Sets, SetsError, members};
 pub use validate::{Hook, Refusal, validate_chains, validate_hook};
 pub use view::{Service, View};

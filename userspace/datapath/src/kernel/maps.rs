@@ -1,5 +1,6 @@
 //! The object's maps with the types of `weft-common`. aya sees byte arrays, so that the ABI crate needs no aya.
 
+use crate::kernel::acl::Acls;
 use crate::kernel::load::Programs;
 use crate::kernel::mmap::{Counters, SlotArrays};
 use crate::{Error, Family};
@@ -23,7 +24,7 @@ pub struct Record<T, const N: usize>([u8; N], std::marker::PhantomData<T>);
 unsafe impl<T: Copy + 'static, const N: usize> aya::Pod for Record<T, N> {}
 
 impl<T: FromBytes + IntoBytes + zerocopy::Immutable, const N: usize> Record<T, N> {
-    fn of(value: &T) -> Record<T, N> {
+    pub(super) fn of(value: &T) -> Record<T, N> {
         let mut bytes = [0; N];
         bytes.copy_from_slice(value.as_bytes());
         Record(bytes, std::marker::PhantomData)
@@ -52,6 +53,7 @@ pub struct Maps {
     pub misses: MapData,
     pub misses_batched: MapData,
     pub counters: Counters,
+    pub acls: Acls,
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(
@@ -88,6 +90,10 @@ impl Maps {
                 programs.take_map("port_counters")?,
                 programs.take_map("drop_counters")?,
             )?,
+            acls: Acls {
+                tables: typed(programs, "acls")?,
+                sets: typed(programs, "acl_sets")?,
+            },
         })
     }
 

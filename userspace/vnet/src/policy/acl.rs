@@ -290,6 +290,11 @@ impl Acl {
         from[0]
     }
 
+    /// The rule that one of the flat list comes from.
+    pub fn origin(&self, index: u16) -> Option<RuleRef> {
+        self.rules.get(usize::from(index))?.origin
+    }
+
     /// Rules in the flat list.
     pub fn rule_count(&self) -> usize {
         self.rules.len()

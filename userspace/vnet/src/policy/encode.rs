@@ -5,7 +5,10 @@
 use super::acl::{Acl, AddressClass, Bound, PrefixEntry, SetEntry, SideTable};
 use super::evaluate::Decision;
 use super::flatten::{Act, Side};
-use weft_common::acl::{self as layout, Cell, Class, Head, PREFIX_CELLS, pair};
+use super::sets::SetId;
+use ipnet::IpNet;
+use weft_common::acl::{self as layout, Cell, Class, Head, PREFIX_CELLS, SetKey, SetList, pair};
+use weft_common::limits::GROUPS_PER_ADDRESS_MAX;
 
 /// First cells of the parts that are of no fixed size.
 struct Places {
@@ -85,6 +88,39 @@ impl Acl {
             rules,
         }
     }
+}
+
+/// The key of a prefix in the kernel's table of sets, and its length in bits.
+pub fn set_key(tenant: u32, prefix: IpNet) -> (SetKey, u8) {
+    let mut address = [0; 16];
+    let family = match prefix.trunc() {
+        IpNet::V4(it) => {
+            address[..4].copy_from_slice(&it.addr().octets());
+            0
+        }
+        IpNet::V6(it) => {
+            address = it.addr().octets();
+            1
+        }
+    };
+    let key = SetKey {
+        tenant,
+        family,
+        address,
+    };
+    (key, prefix.prefix_len())
+}
+
+/// The groups of a prefix as the kernel's table has them.
+pub fn set_list(sets: &[SetId]) -> SetList {
+    let mut list = SetList {
+        count: sets.len().min(GROUPS_PER_ADDRESS_MAX) as u32,
+        sets: [0; GROUPS_PER_ADDRESS_MAX],
+    };
+    for (place, set) in list.sets.iter_mut().zip(sets) {
+        *place = set.0;
+    }
+    list
 }
 
 impl Places {

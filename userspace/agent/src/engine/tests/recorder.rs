@@ -1,6 +1,7 @@
 //! The fake datapath with a log of the order in which it was used, counters of drops, and interfaces that refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
+use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::flood::FloodList;
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::port::PortCounters;
@@ -66,6 +67,26 @@ impl Datapath for Recorder {
 
     fn write_group(&mut self, index: u32, buckets: &Buckets) -> Result<(), Error> {
         self.fake.write_group(index, buckets)
+    }
+
+    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
+        self.fake.write_acl(number, cells)
+    }
+
+    fn remove_acl(&mut self, number: u16) -> Result<(), Error> {
+        self.fake.remove_acl(number)
+    }
+
+    fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
+        self.fake.acl_counters(number)
+    }
+
+    fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {
+        self.fake.write_set(key, bits, list)
+    }
+
+    fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error> {
+        self.fake.set_keys()
     }
 
     fn clear_slot_use(&mut self, index: u32) {
