@@ -573,11 +573,8 @@ unsafe extern "C" fn scan(_: u32, lookup: *mut c_void) -> i64 {
     }
     let rule = (block << 6) + u64::from(word.trailing_zeros());
     if rule >= u64::from(head.rule_count) {
-        // Bits of no rule are set where no rule asks for anything. A map without rules is the place of one that was
-        // taken away: it decides nothing.
-        if head.rules != 0 {
-            work.verdict = u64::from(accepted.number());
-        }
+        // Bits of no rule are set where no rule asks for anything.
+        work.verdict = u64::from(accepted.number());
         return BREAK;
     }
     let Some(cell) = lookup.cell(u64::from(head.rules) + rule) else {

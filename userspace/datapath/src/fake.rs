@@ -293,8 +293,8 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
-        self.acls.insert(number, cells.to_vec());
+    fn write_acls(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error> {
+        self.acls.extend(acls.iter().cloned());
         Ok(())
     }
 

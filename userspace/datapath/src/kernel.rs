@@ -224,8 +224,8 @@ impl Datapath for Kernel {
         self.maps.write_flood_list(index, list)
     }
 
-    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
-        self.maps.acls.write(number, cells)
+    fn write_acls(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error> {
+        self.maps.acls.write(acls)
     }
 
     fn remove_acl(&mut self, number: u16) -> Result<(), Error> {

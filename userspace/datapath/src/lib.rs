@@ -154,8 +154,8 @@ pub trait Datapath {
     fn read_port(&self, index: u16) -> Result<PortRecord, Error>;
     /// Writes a flood list that nobody can reach yet.
     fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error>;
-    /// Puts a compiled ACL in the place of this number, at once: packets get the old one or the new one.
-    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error>;
+    /// Puts compiled ACLs in the places of these numbers: of each number packets get the old one or the new one.
+    fn write_acls(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error>;
     /// Takes away an ACL that no policy names.
     fn remove_acl(&mut self, number: u16) -> Result<(), Error>;
     /// Packets and bytes of each rule of an ACL; nothing for a number that has none.

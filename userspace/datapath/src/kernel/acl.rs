@@ -2,58 +2,77 @@
 
 use crate::Error;
 use crate::kernel::maps::Record;
+use crate::kernel::syscall;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::of_maps::ArrayOfMaps;
-use aya::maps::{Array, MapData, MapError};
+use aya::maps::{Map, MapData, MapError};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use weft_common::acl::{Cell, HEAD, Head, SetKey, SetList};
 
-/// `BPF_F_INNER_MAP`: a map in another one may be of any length (Linux 5.10).
-const INNER_MAP: u32 = 1 << 12;
-
-type Table = Array<MapData, Cell>;
 type KeyBytes = Record<SetKey, { size_of::<SetKey>() }>;
 type ListBytes = Record<SetList, { size_of::<SetList>() }>;
 
 /// See the module's text.
 pub struct Acls {
-    /// By number.
-    pub tables: ArrayOfMaps<MapData, Table>,
+    /// `acls`. aya has no way to write many at once, and after each write the kernel waits for all running programs.
+    outer: MapData,
+    /// Those that this agent wrote, by number: the map and its length.
+    tables: BTreeMap<u16, (OwnedFd, u32)>,
     /// The sets that addresses are in.
-    pub sets: LpmTrie<MapData, KeyBytes, ListBytes>,
+    sets: LpmTrie<MapData, KeyBytes, ListBytes>,
 }
 
 impl Acls {
-    /// Puts an ACL in the place of this number, at once.
-    pub fn write(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
-        let failed = |error: &MapError| Error::map("acls", error);
-        let mut table =
-            Table::create(cells.len() as u32, INNER_MAP).map_err(|error| failed(&error))?;
-        for (index, cell) in cells.iter().enumerate() {
-            table
-                .set(index as u32, cell, 0)
-                .map_err(|error| failed(&error))?;
-        }
-        self.tables
-            .set(number.into(), &table, 0)
-            .map_err(|error| failed(&error))
-    }
-
-    /// Takes an ACL away: what is in its place decides nothing. (aya can't delete from an array of maps.)
-    pub fn remove(&mut self, number: u16) -> Result<(), Error> {
-        self.write(number, &[Cell::default()])
-    }
-
-    /// Packets and bytes of each rule of an ACL.
-    pub fn counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
-        let failed = |error: MapError| Error::map("acls", &error);
-        let table = match self.tables.get(&number.into(), 0) {
-            Err(MapError::KeyNotFound) => return Ok(Vec::new()),
-            other => other.map_err(failed)?,
+    /// Takes over both maps.
+    pub fn open(outer: Map, sets: Map) -> Result<Acls, Error> {
+        let Map::ArrayOfMaps(outer) = outer else {
+            return Err(Error::Map {
+                map: "acls",
+                detail: "isn't an array of maps".to_owned(),
+            });
         };
-        let head = Head::of(&table.get(&HEAD, 0).map_err(failed)?);
-        let first = head.rules + head.rule_count;
-        let cells = first..first + head.rule_count.min(table.len());
-        cells.map(|it| table.get(&it, 0).map_err(failed)).collect()
+        Ok(Acls {
+            outer,
+            tables: BTreeMap::new(),
+            sets: LpmTrie::try_from(sets).map_err(|error| Error::map("acl_sets", &error))?,
+        })
+    }
+
+    /// Puts ACLs in the places of these numbers, each at once. Waits for programs that run (some 10 ms), once for all.
+    pub fn write(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error> {
+        let failed = |source| Error::io("writing compiled ACLs", source);
+        let mut tables = Vec::new();
+        for (number, cells) in acls {
+            let length = cells.len() as u32;
+            let table = syscall::create_inner_array(length).map_err(failed)?;
+            let keys: Vec<u32> = (0..length).collect();
+            syscall::update_batch(table.as_fd(), &keys, cells).map_err(failed)?;
+            tables.push((*number, (table, length)));
+        }
+        let keys: Vec<u32> = tables.iter().map(|(number, _)| (*number).into()).collect();
+        let fds: Vec<i32> = tables.iter().map(|(_, (fd, _))| fd.as_raw_fd()).collect();
+        syscall::update_batch(self.outer.fd().as_fd(), &keys, &fds).map_err(failed)?;
+        self.tables.extend(tables);
+        Ok(())
+    }
+
+    /// Takes an ACL away.
+    pub fn remove(&mut self, number: u16) -> Result<(), Error> {
+        self.tables.remove(&number);
+        syscall::delete_element(self.outer.fd().as_fd(), number.into())
+            .map_err(|source| Error::io("removing a compiled ACL", source))
+    }
+
+    /// Packets and bytes of each rule of an ACL that this agent wrote.
+    pub fn counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
+        let Some((table, length)) = self.tables.get(&number) else {
+            return Ok(Vec::new());
+        };
+        let cells = syscall::read_inner_array(table.as_fd(), *length)
+            .map_err(|source| Error::io("reading a compiled ACL", source))?;
+        let head = Head::of(cells.get(HEAD as usize).unwrap_or(&[0; 2]));
+        let first = head.rules.saturating_add(head.rule_count) as usize;
+        Ok(cells.get(first..).unwrap_or_default().to_vec())
     }
 
     /// Writes, or takes away, what sets the addresses of a prefix are in. `bits` of the address are the prefix's.

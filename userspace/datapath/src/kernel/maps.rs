@@ -90,10 +90,7 @@ impl Maps {
                 programs.take_map("port_counters")?,
                 programs.take_map("drop_counters")?,
             )?,
-            acls: Acls {
-                tables: typed(programs, "acls")?,
-                sets: typed(programs, "acl_sets")?,
-            },
+            acls: Acls::open(programs.take_map("acls")?, programs.take_map("acl_sets")?)?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The parts of the system call `bpf` that aya doesn't show.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -41,6 +41,74 @@ pub fn detach_pin(path: &Path) {
     }
 }
 
+/// Makes an array of 16-byte values of its own length for an array of maps (`BPF_F_INNER_MAP`: Linux 5.10).
+pub fn create_inner_array(length: u32) -> std::io::Result<OwnedFd> {
+    let mut create = MapCreate {
+        kind: BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 16,
+        max_entries: length,
+        flags: BPF_F_INNER_MAP,
+    };
+    let fd = checked(bpf(BPF_MAP_CREATE, &mut create))?;
+    // SAFETY: a descriptor that isn't negative was just given to us by the kernel.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Writes many elements of an array by one call. `V` is the map's value: plain bytes.
+pub fn update_batch<V>(map: BorrowedFd, keys: &[u32], values: &[V]) -> std::io::Result<()> {
+    let mut batch = Batch {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map: map.as_raw_fd() as u32,
+        ..Batch::default()
+    };
+    checked(bpf(BPF_MAP_UPDATE_BATCH, &mut batch)).map(drop)
+}
+
+/// Reads all of an array of 16-byte values, `length` of them.
+pub fn read_inner_array(map: BorrowedFd, length: u32) -> std::io::Result<Vec<[u64; 2]>> {
+    let mut keys = vec![0_u32; length as usize];
+    let mut values = vec![[0_u64; 2]; length as usize];
+    let mut next = 0_u32;
+    let mut batch = Batch {
+        out_batch: &raw mut next as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: length,
+        map: map.as_raw_fd() as u32,
+        ..Batch::default()
+    };
+    match checked(bpf(BPF_MAP_LOOKUP_BATCH, &mut batch)) {
+        // The end was reached.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(values),
+    }
+}
+
+/// Deletes an element of an array of maps; one that isn't there is no error.
+pub fn delete_element(map: BorrowedFd, key: u32) -> std::io::Result<()> {
+    let mut delete = Element {
+        map: map.as_raw_fd() as u32,
+        spare: 0,
+        key: &raw const key as u64,
+        value: 0,
+        flags: 0,
+    };
+    match checked(bpf(BPF_MAP_DELETE_ELEM, &mut delete)) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn checked(result: i64) -> std::io::Result<i64> {
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
 /// The system call `bpf`, with the part of `union bpf_attr` that the command reads and writes.
 pub fn bpf<T>(command: i32, attributes: &mut T) -> i64 {
     // SAFETY: the callers pass what their command reads, and every pointer in it outlives the call.
@@ -55,9 +123,51 @@ pub fn bpf<T>(command: i32, attributes: &mut T) -> i64 {
 }
 
 /// `enum bpf_cmd` of linux/bpf.h.
+const BPF_MAP_CREATE: i32 = 0;
+const BPF_MAP_DELETE_ELEM: i32 = 3;
+const BPF_MAP_LOOKUP_BATCH: i32 = 24;
+const BPF_MAP_UPDATE_BATCH: i32 = 26;
+/// `enum bpf_map_type`.
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// Flag of BPF_MAP_CREATE.
+const BPF_F_INNER_MAP: u32 = 1 << 12;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_LINK_DETACH: i32 = 34;
+
+/// What BPF_MAP_CREATE reads of `union bpf_attr`.
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// What the commands for many elements read of `union bpf_attr`.
+#[derive(Default)]
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// What the commands for one element read of `union bpf_attr`.
+#[repr(C)]
+struct Element {
+    map: u32,
+    spare: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
 
 /// What BPF_OBJ_GET reads of `union bpf_attr`.
 #[derive(Default)]

@@ -69,8 +69,8 @@ impl Datapath for Recorder {
         self.fake.write_group(index, buckets)
     }
 
-    fn write_acl(&mut self, number: u16, cells: &[Cell]) -> Result<(), Error> {
-        self.fake.write_acl(number, cells)
+    fn write_acls(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error> {
+        self.fake.write_acls(acls)
     }
 
     fn remove_acl(&mut self, number: u16) -> Result<(), Error> {
