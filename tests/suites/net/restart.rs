@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use weft_tests::harness::host::UNDERLAY_INTERFACE;
 use weft_tests::harness::kernel;
 use weft_tests::harness::namespace::Namespace;
@@ -145,8 +146,26 @@ fn an_agent_that_starts_again_knows_the_flows_that_packets_take(run: &mut Run) -
                 .find(|flow| flow.port == port && flow.packets > 1);
             found.map(drop).with_context(|| format!("{flows:?}"))
         })?;
+        says_what_it_adopted(net, host)?;
     }
     pinging.stop().map(drop)
+}
+
+/// `weft status` tells the flows that an agent took over, and its log, which is no terminal, has no colours.
+fn says_what_it_adopted(net: &Network, host: &str) -> Result<()> {
+    let weft = net.weft(host)?;
+    wait::until_ok("the flows are adopted", STATE_LIMIT, || {
+        let status: Value = weft.json(&["status"])?;
+        let adopted = &status["adopted"];
+        let is_done = adopted["kept"].as_u64() > Some(0) && adopted["undecided"] == 0;
+        ensure!(is_done, "{status:#}");
+        Ok(())
+    })?;
+    let text = weft.text(&["status"])?;
+    ensure!(text.contains(" flows of an earlier weftd"), "{text}");
+    let log = std::fs::read_to_string(net.host(host)?.log_path())?;
+    ensure!(!log.contains('\u{1b}'), "{log}");
+    Ok(())
 }
 
 /// Flows that are installed while agents are replaced.

@@ -202,6 +202,9 @@ pub struct Status {
     /// What the comparison of flows with what they should be has found.
     #[serde(default)]
     pub audit: AuditStatus,
+    /// What became of the flows that it found when it started.
+    #[serde(default)]
+    pub adopted: AdoptedStatus,
     /// Largest IP packet in bytes that a workload can send to every other host; none while no way is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay_mtu: Option<u16>,
@@ -216,6 +219,19 @@ pub struct Status {
     pub peers: Vec<PeerInfo>,
     /// Seconds since it started.
     pub uptime_secs: u64,
+}
+
+/// The flows of an earlier agent that go on under this one, since it started. All are zero where there were none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedStatus {
+    /// Those that were decided again and are as they were; of another ABI, those that were rebuilt.
+    pub kept: u64,
+    /// Those that were decided again and go elsewhere now.
+    pub replaced: u64,
+    /// Those that were removed: their next packet is decided on anew.
+    pub removed: u64,
+    /// Those that go on as they were and have yet to be decided again.
+    pub undecided: u64,
 }
 
 /// The background comparison of installed flows and the kernel's maps with what the agent would decide and believes

@@ -16,10 +16,10 @@ pub mod topology;
 pub mod types;
 
 pub use agent::{
-    AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo, HostState, MaskInfo,
-    PeerInfo, PingAnswer, PingArrival, PingRequest, PingResponse, PingTunnel, PortInfo, PortState,
-    ReleaseRequest, Released, Status, StoreStatus, TraceEgress, TraceRequest, TraceResponse,
-    TraceStep,
+    AdoptedStatus, AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo,
+    HostState, MaskInfo, PeerInfo, PingAnswer, PingArrival, PingRequest, PingResponse, PingTunnel,
+    PortInfo, PortState, ReleaseRequest, Released, Status, StoreStatus, TraceEgress, TraceRequest,
+    TraceResponse, TraceStep,
 };
 pub use client::{Client, ClientError, Endpoint};
 pub use plan::{Plan, PlanLine};

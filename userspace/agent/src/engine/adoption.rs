@@ -7,6 +7,7 @@
 use super::Engine;
 use super::flows::{Again, Decision};
 use std::collections::BTreeMap;
+use weft_api::AdoptedStatus;
 use weft_common::flood::FloodList;
 use weft_common::frame::ETHERNET_LEN;
 use weft_common::peer::AddressBytes;
@@ -25,9 +26,27 @@ pub struct Adoption {
     /// Flood lists by index, those that no domain has taken over.
     pub(super) flood_lists: BTreeMap<u32, FloodList>,
     is_running: bool,
-    kept: usize,
-    replaced: usize,
-    removed: usize,
+    /// How those ended that were decided on. It stays when all is done.
+    decided: AdoptedStatus,
+}
+
+impl Adoption {
+    /// For `weft status`.
+    pub fn report(&self) -> AdoptedStatus {
+        AdoptedStatus {
+            undecided: self.undecided.len() as u64,
+            ..self.decided
+        }
+    }
+
+    /// Notes how a flow of an agent of another ABI ended.
+    pub(super) fn note_rebuilt(&mut self, is_rebuilt: bool) {
+        let count = match is_rebuilt {
+            true => &mut self.decided.kept,
+            false => &mut self.decided.removed,
+        };
+        *count += 1;
+    }
 }
 
 impl<D: Datapath> Engine<D> {
@@ -64,8 +83,10 @@ impl<D: Datapath> Engine<D> {
             remote_hosts: earlier.remote_hosts,
             flood_lists: earlier.flood_lists,
             is_running: true,
-            removed,
-            ..Adoption::default()
+            decided: AdoptedStatus {
+                removed: removed as u64,
+                ..AdoptedStatus::default()
+            },
         };
         Ok(())
     }
@@ -106,13 +127,14 @@ impl<D: Datapath> Engine<D> {
         };
         if self.decisions.get(id).is_some() {
             // A packet came up for it meanwhile.
+            self.adoption.decided.kept += 1;
             return;
         }
         let count = match self.ports.by_index(flow.port) {
             None => {
                 let now = self.now_secs();
                 self.remove_flow(id, now);
-                &mut self.adoption.removed
+                &mut self.adoption.decided.removed
             }
             Some(port) => {
                 let decision = Decision::undecided(
@@ -122,9 +144,9 @@ impl<D: Datapath> Engine<D> {
                     flow.mask,
                 );
                 match self.decide_flow(id, &decision) {
-                    Again::Same => &mut self.adoption.kept,
-                    Again::Replaced => &mut self.adoption.replaced,
-                    Again::Removed => &mut self.adoption.removed,
+                    Again::Same => &mut self.adoption.decided.kept,
+                    Again::Replaced => &mut self.adoption.decided.replaced,
+                    Again::Removed => &mut self.adoption.decided.removed,
                 }
             }
         };
@@ -132,12 +154,17 @@ impl<D: Datapath> Engine<D> {
     }
 
     fn end_adoption(&mut self) {
-        let Adoption {
+        let decided = self.adoption.decided;
+        self.adoption = Adoption {
+            decided,
+            ..Adoption::default()
+        };
+        let AdoptedStatus {
             kept,
             replaced,
             removed,
-            ..
-        } = std::mem::take(&mut self.adoption);
+            undecided: _,
+        } = decided;
         if kept + replaced + removed > 0 {
             tracing::info!(
                 kept,

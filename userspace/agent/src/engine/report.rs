@@ -242,6 +242,7 @@ impl<D: Datapath> Engine<D> {
             redecided: self.redecided,
             evicted: self.evicted,
             audit: self.audit.report(),
+            adopted: self.adoption.report(),
             overlay_mtu: self.snapshot.overlay_mtu(),
             underlay_xdp: self.underlay_xdp(),
             ports_active: active,

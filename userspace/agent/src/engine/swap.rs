@@ -84,6 +84,7 @@ impl<D: Datapath> Engine<D> {
             return false;
         };
         let is_rebuilt = self.rebuild_flow(&key);
+        self.adoption.note_rebuilt(is_rebuilt);
         if let Swap::Beside(rebuilding) = &mut self.swap {
             match is_rebuilt {
                 true => rebuilding.rebuilt += 1,

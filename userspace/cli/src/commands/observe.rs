@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use owo_colors::AnsiColors;
-use weft_api::agent::{DropInfo, FlowInfo, Health, MaskInfo, PortInfo, PortState, Status};
+use weft_api::agent::{
+    AdoptedStatus, DropInfo, FlowInfo, Health, MaskInfo, PortInfo, PortState, Status,
+};
 
 use super::Session;
 use crate::Done;
@@ -269,6 +271,7 @@ fn status_text(session: &Session, status: &Status) -> String {
         status.audit.repaired,
         status.audit.rounds,
     );
+    text += &adopted_line(&status.adopted);
     if let Some(mtu) = status.overlay_mtu {
         text += &format!("mtu       {mtu} for workloads, to every host\n");
     }
@@ -296,6 +299,33 @@ fn status_text(session: &Session, status: &Status) -> String {
     text
 }
 
+/// What became of an earlier weftd's flows, if there were any.
+fn adopted_line(adopted: &AdoptedStatus) -> String {
+    let AdoptedStatus {
+        kept,
+        replaced,
+        removed,
+        undecided,
+    } = *adopted;
+    if *adopted == AdoptedStatus::default() {
+        return String::new();
+    }
+    let mut line = format!(
+        "adopted   {} flows of an earlier weftd",
+        kept + replaced + undecided
+    );
+    for (count, what) in [
+        (undecided, "yet to be decided again"),
+        (replaced, "decided otherwise"),
+        (removed, "more removed"),
+    ] {
+        if count > 0 {
+            line += &format!(", {count} {what}");
+        }
+    }
+    line + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +338,24 @@ mod tests {
             packets,
             ..DropInfo::default()
         }
+    }
+
+    #[test]
+    fn adopted_flows_are_told_with_what_became_of_them() {
+        let adopted = |kept, replaced, removed, undecided| {
+            adopted_line(&AdoptedStatus {
+                kept,
+                replaced,
+                removed,
+                undecided,
+            })
+        };
+        assert_eq!(adopted(0, 0, 0, 0), "");
+        let line = "adopted   7 flows of an earlier weftd\n";
+        assert_eq!(adopted(7, 0, 0, 0), line);
+        let line = "adopted   9 flows of an earlier weftd, 3 yet to be decided again, \
+                    2 decided otherwise, 1 more removed\n";
+        assert_eq!(adopted(4, 2, 1, 3), line);
     }
 
     #[test]

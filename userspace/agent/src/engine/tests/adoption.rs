@@ -2,6 +2,7 @@
 
 use super::recorder::Event;
 use super::*;
+use weft_api::AdoptedStatus;
 use weft_common::peer::address_bytes;
 use weft_common::slot::Output;
 
@@ -43,7 +44,18 @@ fn flows_go_on_untouched_and_are_this_agents() {
     assert!(before.iter().all(Option::is_some));
     rig.take_over();
     let flows = rig.engine.table.len();
+    let undecided = flows as u64;
+    let adopted = AdoptedStatus {
+        undecided,
+        ..AdoptedStatus::default()
+    };
+    assert_eq!(rig.engine.report_status().adopted, adopted);
     assert!(!rig.engine.adopt_flows(ALL));
+    let adopted = AdoptedStatus {
+        kept: undecided,
+        ..AdoptedStatus::default()
+    };
+    assert_eq!(rig.engine.report_status().adopted, adopted);
     let after = frames
         .each_ref()
         .map(|(port, frame)| rig.forward(port, frame));
@@ -75,6 +87,13 @@ fn what_changed_while_no_agent_ran_is_followed_step_by_step() {
         assert_eq!(rig.engine.adoption.undecided.len(), left);
     }
     assert!(!rig.engine.adopt_flows(1), "that was all");
+    let adopted = rig.engine.report_status().adopted;
+    assert_eq!(
+        (adopted.kept + adopted.replaced) as usize,
+        flows,
+        "{adopted:?}"
+    );
+    assert!(adopted.replaced > 0 && adopted.removed == 0, "{adopted:?}");
     let (port, frame) = &frames[1];
     let dropped = rig.forward(port, frame).unwrap();
     assert_eq!(dropped.drop_reason, DropReason::PortDown as u8);
