@@ -9,14 +9,18 @@ pub const WINDOW: usize = 60;
 pub const TIMEOUT_MS: u64 = 2000;
 /// Probes in a row without an answer that mean "down".
 const DOWN_AFTER: usize = 3;
-/// Loss that means "degraded".
+/// Loss that means "degraded", of so many probes at least, and when it isn't a single one that was lost.
 const DEGRADED_LOSS_PERCENT: u32 = 10;
+const DEGRADED_PROBES_MIN: u32 = 10;
+const DEGRADED_LOST_MIN: u32 = 2;
 
 /// A probe that was sent.
 struct Sent {
     sequence: u64,
     at_ms: u64,
     rtt_us: Option<u64>,
+    /// Whether it says anything of now. Its answer may still come, and is no stranger's then.
+    counts: bool,
 }
 
 /// See the module's text.
@@ -45,6 +49,12 @@ impl Summary {
     /// Loss in percent, rounded down.
     pub fn loss_percent(&self) -> u32 {
         (self.lost * 100).checked_div(self.probes).unwrap_or(0)
+    }
+
+    fn is_lossy(&self) -> bool {
+        self.probes >= DEGRADED_PROBES_MIN
+            && self.lost >= DEGRADED_LOST_MIN
+            && self.loss_percent() >= DEGRADED_LOSS_PERCENT
     }
 }
 
@@ -77,6 +87,7 @@ impl History {
             sequence,
             at_ms: now_ms,
             rtt_us: None,
+            counts: true,
         });
     }
 
@@ -94,6 +105,9 @@ impl History {
 
     /// Comes to a new state; returns it when it is another one. `is_narrow`: large probes don't come through.
     pub fn judge(&mut self, now_ms: u64, is_narrow: bool) -> Option<HostState> {
+        if self.state == HostState::Unknown {
+            self.forget_the_beginning();
+        }
         let unanswered = self.due(now_ms).rev();
         let unanswered = unanswered.take_while(|sent| sent.rtt_us.is_none());
         let first_lost = unanswered.enumerate().last();
@@ -110,9 +124,7 @@ impl History {
                 });
                 (HostState::Up, now_ms)
             }
-            _ if is_narrow || summary.loss_percent() >= DEGRADED_LOSS_PERCENT => {
-                (HostState::Degraded, now_ms)
-            }
+            _ if is_narrow || summary.is_lossy() => (HostState::Degraded, now_ms),
             _ => (HostState::Up, now_ms),
         };
         if state == self.state {
@@ -121,6 +133,16 @@ impl History {
         self.state = state;
         self.since_ms = since_ms;
         Some(state)
+    }
+
+    /// Probes before the first that was answered say nothing of now: the way to the host was still being resolved, or
+    /// the host itself was just starting.
+    fn forget_the_beginning(&mut self) {
+        let is_answered = |sent: &Sent| sent.rtt_us.is_some();
+        if let Some(first) = self.sent.iter().position(is_answered) {
+            let before = self.sent.iter_mut().take(first);
+            before.for_each(|sent| sent.counts = false);
+        }
     }
 
     /// Figures over the probes that are answered or lost by now.
@@ -143,7 +165,8 @@ impl History {
     }
 
     fn due(&self, now_ms: u64) -> impl DoubleEndedIterator<Item = &Sent> {
-        let is_due = move |sent: &&Sent| sent.rtt_us.is_some() || is_late(sent, now_ms);
+        let is_due =
+            move |sent: &&Sent| sent.counts && (sent.rtt_us.is_some() || is_late(sent, now_ms));
         self.sent.iter().filter(is_due)
     }
 }
@@ -195,6 +218,37 @@ mod tests {
     fn nothing_is_known_before_the_first_answer_or_three_losses() {
         let (history, _) = history(&[false, false, false]);
         assert_eq!(history.state(), HostState::Unknown);
+    }
+
+    #[test]
+    fn losses_before_the_first_answer_do_not_count() {
+        let (mut history, mut now) = history(&[false, false, true]);
+        for sequence in 3..5 {
+            history.sent(sequence, now);
+            history.answered(sequence, 100);
+            now += 1000;
+            history.judge(now, false);
+        }
+        let summary = history.summary(now);
+        assert_eq!((summary.probes, summary.lost), (3, 0));
+        assert_eq!(history.state(), HostState::Up);
+        assert!(history.answered(0, 4_000_000), "it was asked for");
+    }
+
+    #[test]
+    fn a_few_probes_do_not_make_a_degraded_host() {
+        for (answered, state) in [
+            (&[true, false, true, false, true, true][..], HostState::Up),
+            (&[&[true, false][..], &[true; 8]].concat(), HostState::Up),
+            (
+                &[&[true, false, false][..], &[true; 8]].concat(),
+                HostState::Degraded,
+            ),
+        ] {
+            let (mut history, now) = history(answered);
+            history.judge(now + TIMEOUT_MS, false);
+            assert_eq!(history.state(), state, "{answered:?}");
+        }
     }
 
     #[test]
