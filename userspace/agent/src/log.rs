@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use std::fmt;
+use std::io::IsTerminal;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
@@ -35,12 +36,18 @@ pub fn start(configured: LogFormat, host: &str) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.with_ansi(is_coloured()).init(),
         LogFormat::Json => log
             .fmt_fields(JsonFields::new())
             .event_format(WithHost::new(host))
             .init(),
     }
+}
+
+/// Colours are for a terminal, and for who wants them there (no-color.org).
+fn is_coloured() -> bool {
+    let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    is_wanted && std::io::stderr().is_terminal()
 }
 
 /// JSON with the host's name in each object.

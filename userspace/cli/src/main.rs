@@ -52,8 +52,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Done> {
     match &cli.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "weft", &mut io::stdout());
-            return Ok(Done::Well);
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "weft", &mut script);
+            return print(&script);
         }
         Command::Man {
             folder: Some(folder),
@@ -63,10 +64,11 @@ fn run(cli: Cli) -> Result<Done> {
             return Ok(Done::Well);
         }
         Command::Man { folder: None } => {
-            let page = clap_mangen::Man::new(Cli::command());
-            page.render(&mut io::stdout())
-                .context("writing the manual page")?;
-            return Ok(Done::Well);
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .context("making the manual page")?;
+            return print(&page);
         }
         _ => {}
     }
@@ -76,6 +78,13 @@ fn run(cli: Cli) -> Result<Done> {
         .enable_all()
         .build()?;
     runtime.block_on(dispatch(&session, cli))
+}
+
+/// Prints what was made whole before: who reads it may stop when they have enough.
+fn print(bytes: &[u8]) -> Result<Done> {
+    let text = String::from_utf8_lossy(bytes);
+    Output::new(Format::Table).text(&text)?;
+    Ok(Done::Well)
 }
 
 /// Ends with a usage error where a drawing is asked of a command that draws nothing.

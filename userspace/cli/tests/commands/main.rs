@@ -637,6 +637,29 @@ fn without_a_terminal_top_prints_one_snapshot() {
     assert!(rising > 0.0 && rising <= 1.0, "{json}");
 }
 
+/// As `weft man | head -1` does: who reads stops early.
+#[test]
+fn a_reader_that_stops_early_is_no_error() {
+    for args in [&["completions", "bash"][..], &["man"], &["--help"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(
+            (out.status.code(), said.as_str()),
+            (Some(0), ""),
+            "{args:?}"
+        );
+    }
+}
+
 #[test]
 fn every_command_has_a_manual_page() {
     let folder = tempfile::tempdir().unwrap();
