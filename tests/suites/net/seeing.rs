@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use weft_tests::harness::host::Store;
+use weft_tests::harness::host::{Store, UNDERLAY_INTERFACE};
 use weft_tests::harness::{Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
@@ -145,6 +145,64 @@ fn the_doctor_finds_nothing_then_what_is_wrong_and_the_command(run: &mut Run) ->
         ensure!(done.stdout.contains(text), "{text}: {}", done.describe());
     }
     Ok(())
+}
+
+/// An interface that is set down, its other end that is, and the underlay's: each is named, with the command.
+#[scenario]
+fn interfaces_that_are_down_are_named_with_the_command(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(&topology())?;
+    net.ping("web-1", "web-2")?;
+    let weft = net.weft("h1")?;
+    let host = net.host("h1")?.namespace().clone();
+    let workload = net.workload("web-1")?.namespace()?.clone();
+    let wait_for = |state: &str, what: &str, mend: &str| {
+        wait::until_ok(what, LIMIT, || {
+            let port = weft.port("acme", "web/web-1")?;
+            ensure!(port.state == state, "{port:?}");
+            let (status, checks) = (weft.status()?, weft.json::<Value>(&["doctor"])?);
+            let is_told = status.problems.iter().any(|it| it.contains(what));
+            let found = problems(&checks);
+            let is_found = found.iter().any(|it| it["mend"] == mend);
+            ensure!(is_told && is_found, "{status:?} {checks:#}");
+            Ok(())
+        })
+    };
+    let wait_until_well = || {
+        wait::until_ok("a healthy host", LIMIT, || {
+            let done = weft.run(&["doctor"])?;
+            ensure!(done.status.success(), "{}", done.describe());
+            Ok(())
+        })
+    };
+    wait_until_well()?;
+    host.ip(&["link set web1 down"])?;
+    wait_for(
+        "down",
+        "port web/web-1 (interface web1): its interface is down",
+        "ip link set dev web1 up",
+    )?;
+    let ping = weft.run(&["ping", "web/web-1", "web/web-2"])?;
+    let why = "web1, the interface of port web/web-1, is down";
+    ensure!(
+        ping.status.code() == Some(1) && ping.stderr.contains(why),
+        "{}",
+        ping.describe()
+    );
+    host.ip(&["link set web1 up"])?;
+    wait_until_well()?;
+    workload.ip(&["link set net0 down"])?;
+    wait_for(
+        "down",
+        "its interface has no carrier",
+        "start the workload at web1; inside it: ip link set dev DEV up",
+    )?;
+    workload.ip(&["link set net0 up"])?;
+    wait_until_well()?;
+    host.ip(&[format!("link set {UNDERLAY_INTERFACE} down")])?;
+    let mend = format!("ip link set dev {UNDERLAY_INTERFACE} up");
+    let what = format!("underlay interface {UNDERLAY_INTERFACE} is down");
+    wait_for("active", &what, &mend)
 }
 
 #[scenario]

@@ -82,7 +82,7 @@ pub enum PortState {
     /// Bound nowhere.
     #[default]
     Unbound,
-    /// Set down by its administrator.
+    /// Set down by its administrator; or its interface is down, or nobody is at that one's other end: `problem` says so.
     Down,
     /// Bound on another host.
     Remote,

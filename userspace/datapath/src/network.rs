@@ -35,8 +35,21 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub is_up: bool,
+    /// Whether somebody is at its other end: a cable, a program at a tap, a veth's peer that is up.
+    pub has_carrier: bool,
     /// What it does with XDP, as `kernel::netdev` names it; none where the kernel can't say.
     pub xdp_features: Option<u64>,
+}
+
+impl Link {
+    /// Why no frame passes, in words that go on after an interface's name; none when frames may.
+    pub fn trouble(&self) -> Option<&'static str> {
+        match (self.is_up, self.has_carrier) {
+            (false, _) => Some("is down"),
+            (true, false) => Some("has no carrier: nobody is at its other end"),
+            (true, true) => None,
+        }
+    }
 }
 
 /// The way to a remote host.
@@ -171,6 +184,7 @@ fn link_of(message: &LinkMessage) -> Option<(String, Link)> {
         mac: [0; 6],
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        has_carrier: message.header.flags.contains(LinkFlags::LowerUp),
         xdp_features: None,
     };
     for attribute in &message.attributes {

@@ -116,6 +116,10 @@ impl<D: Datapath> Engine<D> {
                 None => format!("{} isn't live on any host", request.from),
             }));
         };
+        // What this host would send in its workload's place says nothing of what that can send.
+        if let Some(trouble) = self.trouble_at(from) {
+            return Err(TraceError::Port(trouble));
+        }
         let (source, destination) = addresses(model.ports.get(&from), model.ports.get(&to))
             .ok_or_else(|| {
                 TraceError::Port("the two have no addresses of one family".to_owned())

@@ -336,10 +336,14 @@ impl<D: Datapath> Engine<D> {
         let (host, address) = (&info.host, info.address.as_deref().unwrap_or("-"));
         match info.state {
             HostState::Down => {
-                let why = match path {
-                    None => "there is no route to it",
-                    Some(path) if path.next_hop_mac.is_none() => "its next hop doesn't answer",
-                    Some(_) => "its next hop answers, it does not",
+                let trouble = self.underlay_trouble().into_iter().next();
+                let why = match (path, &trouble) {
+                    (Some(path), _) if path.next_hop_mac.is_some() => {
+                        "its next hop answers, it does not"
+                    }
+                    (_, Some(trouble)) => trouble,
+                    (None, None) => "there is no route to it",
+                    (Some(_), None) => "its next hop doesn't answer",
                 };
                 Some(format!(
                     "host {host} ({address}) is down since {since}: {why}"

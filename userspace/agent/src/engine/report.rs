@@ -101,11 +101,18 @@ impl<D: Datapath> Engine<D> {
             _ if !port.admin_up => PortState::Down,
             (None, _) if port.peer.is_some() => PortState::Interior,
             (None, _) => PortState::Unbound,
+            (Some(_), Some(bound)) if self.interface_trouble(bound).is_some() => PortState::Down,
             (Some(_), Some(bound)) if bound.attachment.is_some() => PortState::Active,
             (Some(binding), _) if binding.host == self.host => PortState::Waiting,
             (Some(_), _) => PortState::Remote,
         };
-        let problem = match (bound.and_then(|bound| bound.problem.clone()), state, live) {
+        let problem = bound.filter(|_| port.admin_up).and_then(|bound| {
+            bound
+                .problem
+                .clone()
+                .or_else(|| self.interface_trouble(bound))
+        });
+        let problem = match (problem, state, live) {
             (Some(problem), ..) => Some(problem),
             (None, PortState::Remote, None) => Some("not live on its host".to_owned()),
             _ => None,
@@ -135,6 +142,13 @@ impl<D: Datapath> Engine<D> {
             mtu: self.interface_mtu(port),
             problem,
         }
+    }
+
+    /// Why no frame passes the interface of a port that is attached: the kernel knows, and nothing of Weft's is wrong.
+    pub(super) fn interface_trouble(&self, bound: &BoundPort) -> Option<String> {
+        bound.attachment?;
+        let trouble = self.network.links.get(&bound.interface)?.trouble()?;
+        Some(format!("its interface {trouble}"))
     }
 
     /// MTU of a port's interface, if that is on this host.
@@ -210,7 +224,7 @@ impl<D: Datapath> Engine<D> {
             .ports
             .bound
             .values()
-            .filter(|bound| bound.attachment.is_some())
+            .filter(|bound| bound.attachment.is_some() && self.interface_trouble(bound).is_none())
             .count() as u64;
         let is_waiting = |port: &PortId, bound: &BoundPort| {
             let is_up = self.snapshot.port(*port).is_some_and(|it| it.admin_up);
@@ -327,6 +341,7 @@ impl<D: Datapath> Engine<D> {
             };
             problems.push(format!("underlay interface {name} isn't attached: {why}"));
         }
+        problems.extend(self.underlay_trouble());
         for (name, xdp) in &self.ports.underlay_xdp {
             if let Err(why) = xdp {
                 problems.push(format!(
@@ -347,7 +362,8 @@ impl<D: Datapath> Engine<D> {
             ));
         }
         for (id, bound) in self.ports.bound.iter() {
-            if let Some(problem) = &bound.problem {
+            let trouble = || self.interface_trouble(bound);
+            if let Some(problem) = bound.problem.clone().or_else(trouble) {
                 problems.push(format!(
                     "port {} (interface {}): {problem}",
                     self.path(*id),
@@ -357,6 +373,16 @@ impl<D: Datapath> Engine<D> {
         }
         problems.extend(self.peer_problems(peers));
         problems
+    }
+
+    /// Underlay interfaces that no tunnel packet passes.
+    pub(super) fn underlay_trouble(&self) -> Vec<String> {
+        let links = &self.network.links;
+        let troubled = self.ports.underlay.keys().filter_map(|name| {
+            let trouble = links.get(name)?.trouble()?;
+            Some(format!("underlay interface {name} {trouble}"))
+        });
+        troubled.collect()
     }
 
     /// What probes say, and of the hosts of which they say nothing yet, what routes and neighbours do.

@@ -266,6 +266,7 @@ impl Rig {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             is_up: true,
+            has_carrier: true,
             xdp_features: None,
         };
         self.network.links.insert(name.to_owned(), link);

@@ -190,7 +190,7 @@ impl<D: Datapath> Engine<D> {
             .port(from)
             .and_then(|port| port.binding.as_ref());
         match (self.snapshot.activity(from), from_binding) {
-            (Some(_), _) => {}
+            (Some(_), _) => obstacles.extend(self.trouble_at(from)),
             (None, None) => {
                 obstacles.push(format!("port {} isn't bound to a host", self.path(from)))
             }
@@ -234,7 +234,7 @@ impl<D: Datapath> Engine<D> {
                     )),
                 }
             }
-            (Some(_), _) => {}
+            (Some(_), _) => obstacles.extend(self.trouble_at(to)),
             (None, None) => obstacles.push(format!("port {} isn't bound to a host", self.path(to))),
             (None, Some(binding)) => obstacles.push(format!(
                 "port {} isn't live: interface {} on host {} doesn't exist, or its weftd is away",
@@ -244,6 +244,18 @@ impl<D: Datapath> Engine<D> {
             )),
         }
         obstacles
+    }
+}
+
+impl<D: Datapath> Engine<D> {
+    /// Why no frame passes a port of this host: "web1, the interface of port web/web-1, is down".
+    pub(super) fn trouble_at(&self, port: PortId) -> Option<String> {
+        let interface = &self.ports.bound.get(&port)?.interface;
+        let trouble = self.network.links.get(interface)?.trouble()?;
+        Some(format!(
+            "{interface}, the interface of port {}, {trouble}",
+            self.path(port)
+        ))
     }
 }
 

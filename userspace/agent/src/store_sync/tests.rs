@@ -213,6 +213,7 @@ async fn a_host_that_restarts_takes_nothing_back_that_is_still_so() {
         mac: [2, 0, 0, 0, 0, 5],
         mtu: 1500,
         is_up: true,
+        has_carrier: true,
         xdp_features: None,
     };
     let mut network = HostNetwork::default();

@@ -271,12 +271,30 @@ fn mend_of(text: &str, status: &Status) -> Option<(&'static str, String)> {
         };
         return Some(("store", mend));
     }
+    if let Some(interface) = down_underlay(text) {
+        return Some(("underlay", set_up(interface)));
+    }
+    if text.starts_with("underlay interface ") && text.contains(" has no carrier") {
+        let mend = format!("ethtool {}, and mend the cable or switch at it", word(2));
+        return Some(("underlay", mend));
+    }
     if text.starts_with("underlay interface ") {
         let mend = format!(
             "ip link set dev {} up, or mend [underlay] interfaces in weftd.toml",
             word(2)
         );
         return Some(("underlay", mend));
+    }
+    if text.starts_with("port ") && text.contains("): its interface ") {
+        let interface = word(3).trim_end_matches("):").to_owned();
+        if text.ends_with(" is down") {
+            return Some(("ports", set_up(&interface)));
+        }
+        if text.contains(" has no carrier") {
+            let mend =
+                format!("start the workload at {interface}; inside it: ip link set dev DEV up");
+            return Some(("ports", mend));
+        }
     }
     if text.starts_with("port ") {
         return Some((
@@ -294,6 +312,16 @@ fn mend_of(text: &str, status: &Status) -> Option<(&'static str, String)> {
         return None;
     }
     Some(("weftd", "journalctl -u weftd -n 50".to_owned()))
+}
+
+/// The interface of "underlay interface eth0 is down".
+fn down_underlay(problem: &str) -> Option<&str> {
+    let name = problem.strip_prefix("underlay interface ")?;
+    name.strip_suffix(" is down")
+}
+
+fn set_up(interface: &str) -> String {
+    format!("ip link set dev {interface} up")
 }
 
 /// Whether what a workload may send fits every tunnel.
@@ -355,7 +383,17 @@ fn check_peers(agent: &Agent, checks: &mut Vec<Check>) {
                 host.problem
                     .clone()
                     .unwrap_or_else(|| format!("host {}", host.host)),
-                mend_of_peer(host, peer),
+                match agent
+                    .status
+                    .problems
+                    .iter()
+                    .find_map(|it| down_underlay(it))
+                {
+                    Some(interface) if peer.is_none_or(|it| it.state != "resolved") => {
+                        set_up(interface)
+                    }
+                    _ => mend_of_peer(host, peer),
+                },
             )),
         }
         let is_reached = matches!(host.state, HostState::Up | HostState::Degraded);

@@ -69,8 +69,11 @@ fn ports_table(session: &Session, ports: &[PortInfo]) -> String {
         ports.iter().map(row).collect(),
     );
     for port in ports {
-        if let (Some(problem), PortState::Active | PortState::Waiting) = (&port.problem, port.state)
-        {
+        let is_here = matches!(
+            port.state,
+            PortState::Active | PortState::Waiting | PortState::Down
+        );
+        if let Some(problem) = port.problem.as_ref().filter(|_| is_here) {
             text += &format!("{}: {problem}\n", port.name);
         }
     }

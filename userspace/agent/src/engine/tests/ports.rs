@@ -193,3 +193,59 @@ fn attaching_is_tried_again() {
     assert_eq!(rig.record("web/near").ifindex, 781);
     assert_eq!(rig.state_of("web/near"), PortState::Active);
 }
+
+/// What the kernel says of an interface is said of its port, with its traffic left alone.
+#[test]
+fn an_interface_that_is_down_or_without_a_far_end_is_said() {
+    let mut rig = Rig::new();
+    let record = rig.record("web/near");
+    for (is_up, has_carrier, problem) in [
+        (false, false, Some("its interface is down")),
+        (
+            true,
+            false,
+            Some("its interface has no carrier: nobody is at its other end"),
+        ),
+        (true, true, None),
+    ] {
+        let link = rig.network.links.get_mut("web-near").unwrap();
+        (link.is_up, link.has_carrier) = (is_up, has_carrier);
+        rig.look();
+        let state = match problem {
+            Some(_) => PortState::Down,
+            None => PortState::Active,
+        };
+        assert_eq!(rig.state_of("web/near"), state, "{problem:?}");
+        let told = problem.map(|it| format!("port web/near (interface web-near): {it}"));
+        let mut problems = rig.engine.report_status().problems;
+        problems.retain(|it| it.starts_with("port "));
+        assert_eq!(problems, Vec::from_iter(told));
+        let ping = weft_api::PingRequest {
+            from: "web/near".into(),
+            to: "db/near".into(),
+            ..weft_api::PingRequest::default()
+        };
+        let planned = rig.engine.plan_ping(&ping, 1);
+        assert_eq!(planned.is_ok(), problem.is_none());
+        assert_eq!(rig.record("web/near"), record, "it is as live as it was");
+    }
+}
+
+#[test]
+fn an_underlay_interface_that_is_down_is_named() {
+    let mut rig = Rig::new();
+    rig.network.links.get_mut("eth1").unwrap().is_up = false;
+    rig.network.paths.clear();
+    rig.look();
+    let problems = rig.engine.report_status().problems;
+    let told = "underlay interface eth1 is down".to_owned();
+    assert!(problems.contains(&told), "{problems:?}");
+    for _ in 0..6 {
+        rig.engine.probe_hosts();
+        rig.pass(1);
+    }
+    let hosts = rig.engine.report_hosts();
+    let problem = hosts[1].problem.as_ref().unwrap();
+    let why = ": underlay interface eth1 is down";
+    assert!(problem.ends_with(why), "{problem}");
+}

@@ -110,6 +110,15 @@ fn each_finding_ends_with_the_command_that_mends_it() {
         finding(|_, agent| {
             agent.status.problems = vec!["port web/web-1 (interface tap0): gone".into()]
         }),
+        finding(|_, agent| {
+            let problem = "port web/web-1 (interface tap0): its interface is down";
+            agent.status.problems = vec![problem.into()]
+        }),
+        finding(|_, agent| {
+            let problem = "port web/web-1 (interface tap0): its interface has no carrier: nobody is at its other end";
+            agent.status.problems = vec![problem.into()]
+        }),
+        finding(|_, agent| agent.status.problems = vec!["underlay interface eth0 is down".into()]),
     ];
     let expected = [
         "kernel: Linux 5.15.0-91 is older than 6.1; apt-get install linux-image-amd64 && reboot",
@@ -124,7 +133,12 @@ fn each_finding_ends_with_the_command_that_mends_it() {
         "peers: host h2 is down; ip route add 172.30.2.1 via GATEWAY",
         "store: store weftd+http://10.0.0.9:7443: no route; at 10.0.0.9:7443: systemctl restart weftd",
         "ports: port web/web-1 (interface tap0): gone; weft port unbind web/web-1, or make the interface",
+        "ports: port web/web-1 (interface tap0): its interface is down; ip link set dev tap0 up",
+        "ports: port web/web-1 (interface tap0): its interface has no carrier: nobody is at its other end; \
+         start the workload at tap0; inside it: ip link set dev DEV up",
+        "underlay: underlay interface eth0 is down; ip link set dev eth0 up",
     ];
+    assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found, expected);
     }
@@ -168,4 +182,19 @@ fn another_host_is_asked_about_itself_only_by_its_weftd() {
         ..healthy()
     };
     assert!(diagnose(&facts).iter().all(|it| it.check != "kernel"));
+}
+
+/// An interface that is down takes its routes along: one command mends both.
+#[test]
+fn a_host_behind_an_interface_that_is_down_has_the_same_cure() {
+    let mut facts = healthy();
+    if let Ok(agent) = &mut facts.agent {
+        h2(agent).state = HostState::Down;
+        h2(agent).problem = Some("host h2 is down".into());
+        agent.status.peers[0].state = "unreachable".into();
+        agent.status.problems = vec!["underlay interface eth0 is down".into()];
+    }
+    let checks = diagnose(&facts);
+    let mends: Vec<&str> = checks.iter().filter_map(|it| it.mend.as_deref()).collect();
+    assert_eq!(mends, ["ip link set dev eth0 up"; 2]);
 }
