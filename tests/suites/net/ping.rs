@@ -94,6 +94,49 @@ fn a_packet_does_what_trace_says_and_is_answered(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
+/// The host that refuses says so, by which route, and what the sender was told; nobody else is asked.
+#[scenario]
+fn a_packet_that_a_route_refuses_is_said_to_be_refused(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(
+        &Topology::tenant("acme")
+            .port("web/web-1", "h1", "10.0.1.11/24")
+            .port("db/db-1", "h2", "10.0.2.11/24")
+            .port("db/db-2", "h2", "10.0.2.12/24")
+            .router("core", &[("web", "10.0.1.1/24"), ("db", "10.0.2.1/24")])
+            .route_action("core", "10.0.2.11/32", "reject")
+            .route_action("core", "10.0.2.12/32", "blackhole"),
+    )?;
+    let weft = net.weft("h1")?;
+    let judge = net.workload("web-1")?.judge();
+    judge.expect("prohibited", u64::MAX, |frame| {
+        frame.to_string().contains("ICMP")
+    });
+    // The first packet makes the flow, the second goes by it.
+    for _ in 0..2 {
+        let done = weft.run(&["ping", "web/web-1", "db/db-1"])?;
+        ensure!(done.status.code() == Some(1), "{}", done.describe());
+        for text in [
+            "h1        refused it: route 10.0.2.11/32 of router core (reject_route); told the sender: \
+             administratively prohibited (ICMP type 3, code 13) by 10.0.1.1",
+            "answer    none: h1 refused the packet",
+            "the packet did what trace says",
+        ] {
+            ensure!(done.stdout.contains(text), "{}", done.describe());
+        }
+        ensure!(!done.stdout.contains("arrived"), "{}", done.describe());
+    }
+    let done = weft.run(&["ping", "web/web-1", "db/db-2"])?;
+    for text in [
+        "dropped packets meanwhile: blackhole_route",
+        "the packet did what trace says",
+    ] {
+        ensure!(done.stdout.contains(text), "{}", done.describe());
+    }
+    ensure!(!done.stdout.contains("arrived"), "{}", done.describe());
+    Ok(())
+}
+
 fn two_workloads(net: &mut Network) -> Result<()> {
     net.apply(
         &Topology::tenant("acme")

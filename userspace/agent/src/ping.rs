@@ -9,7 +9,7 @@ use crate::packet_thread::PacketThread;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use verdict::{arrival, compare};
+use verdict::{arrival, compare, refused};
 use weft_api::{PingAnswer, PingRequest, PingResponse, PingTunnel};
 use weft_common::TunnelKey;
 use weft_common::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, protocol};
@@ -100,15 +100,16 @@ async fn ping_once(
         });
         watched.map(|()| seen)
     });
-    let (plan, sent) = packets
+    let (plan, sent, refusal) = packets
         .ask(move |engine| {
             let sent = Instant::now();
-            engine.send_ping(&plan);
-            (plan, sent)
+            let refusal = engine.send_ping(&plan);
+            (plan, sent, refusal)
         })
         .await
         .ok_or(PingError::Stopped)?;
     let seen = watching.await.map_err(|_| PingError::Stopped)??;
+    let refused = refusal.map(refused);
     // Who didn't say that it watches has nothing to tell.
     let sight = match begun {
         Some(_) => look(packets, there, 0, AFTER).await,
@@ -125,7 +126,11 @@ async fn ping_once(
         *packets > old.map_or(0, |(_, packets)| *packets)
     };
     let dropped = after.into_iter().filter(grew).map(|(reason, _)| reason);
-    Ok(response(plan, seen, sight, dropped.collect(), sent))
+    let response = response(plan, seen, sight, dropped.collect(), sent);
+    Ok(judged(PingResponse {
+        refused,
+        ..response
+    }))
 }
 
 /// Asks what a port shows of the packet, again if need be; none when nobody answers. `number` differs from those of other
@@ -180,7 +185,7 @@ fn response(
         rtt_us: at.saturating_duration_since(sent).as_micros() as u64,
     });
     let arrival = plan.target.as_ref().map(|target| arrival(target, sight));
-    let response = PingResponse {
+    PingResponse {
         host: plan.host,
         packet: plan.text,
         mark: format!("{:08x}", plan.mark.token),
@@ -188,15 +193,22 @@ fn response(
         repeated: false,
         tunnel,
         dropped,
+        refused: None,
         arrival,
         answer,
         agrees: None,
         differs: None,
-    };
+    }
+}
+
+/// With what comes of the comparison. Nobody else can have seen a packet that never left.
+fn judged(response: PingResponse) -> PingResponse {
     let (agrees, differs) = compare(&response);
+    let has_left = response.trace.reason.is_none() || agrees != Some(true);
     PingResponse {
         agrees,
         differs,
+        arrival: response.arrival.filter(|_| has_left),
         ..response
     }
 }

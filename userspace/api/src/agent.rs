@@ -470,7 +470,10 @@ pub struct PingResponse {
     /// Reasons for which packets were dropped at the port of its sender meanwhile.
     #[serde(default)]
     pub dropped: Vec<String>,
-    /// What the receiver's host saw of it; none when the receiver isn't live on any host.
+    /// That this host refused it, and what it told the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<PingRefusal>,
+    /// What the receiver's host saw of it; none when the receiver isn't live on any host, or the packet never left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<PingArrival>,
     /// The workload's answer, as it came back to the host.
@@ -482,6 +485,20 @@ pub struct PingResponse {
     /// The first point at which it did something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differs: Option<String>,
+}
+
+/// A ping that its sender's host refused to forward.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingRefusal {
+    /// Name of the drop reason.
+    pub reason: String,
+    /// What in the topology said so: "route 10.0.2.0/24 of router core".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// What the sender was told: "administratively prohibited (ICMP type 3, code 13) by 10.0.1.1"; none when nothing can
+    /// be told, or too much was told lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<String>,
 }
 
 /// What the host of a ping's receiver saw.

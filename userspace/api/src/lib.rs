@@ -17,9 +17,9 @@ pub mod types;
 
 pub use agent::{
     AdoptedStatus, AgentHeard, AuditStatus, DropInfo, FlowInfo, FlowsQuery, Health, HostInfo,
-    HostState, MaskInfo, PeerInfo, PingAnswer, PingArrival, PingRequest, PingResponse, PingTunnel,
-    PortInfo, PortState, ReleaseRequest, Released, Status, StoreStatus, TraceEgress, TraceRequest,
-    TraceResponse, TraceStep,
+    HostState, MaskInfo, PeerInfo, PingAnswer, PingArrival, PingRefusal, PingRequest, PingResponse,
+    PingTunnel, PortInfo, PortState, ReleaseRequest, Released, Status, StoreStatus, TraceEgress,
+    TraceRequest, TraceResponse, TraceStep,
 };
 pub use client::{Client, ClientError, Endpoint};
 pub use plan::{Plan, PlanLine};

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use weft_api::{PingRequest, TraceRequest, TraceResponse};
 use weft_common::event::MissReason;
 use weft_common::probe::WATCH_VISIBLY;
-use weft_common::{FlowKey, TunnelKey, extract};
+use weft_common::{DropReason, FlowKey, TunnelKey, extract};
 use weft_datapath::{Datapath, HeldPacket, Miss};
-use weft_vnet::{HostId, Port, PortId, frame_for};
+use weft_vnet::{Entry, HostId, NoTrace, Packet, Port, PortId, Verdict, frame_for};
 
 /// A packet to send, and how to know it again.
 pub struct PingPlan {
@@ -30,6 +30,17 @@ pub struct PingPlan {
     /// The sender's port.
     own: (HostId, TunnelKey),
     miss: Miss,
+}
+
+/// A packet that this host didn't forward, and told its sender so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: DropReason,
+    /// What in the topology said so.
+    pub cause: Option<String>,
+    /// The frame that told the sender; none when nothing did.
+    pub answer: Option<Vec<u8>>,
 }
 
 /// A live port of some host.
@@ -176,9 +187,33 @@ impl<D: Datapath> Engine<D> {
         })
     }
 
-    /// Sends it.
-    pub fn send_ping(&mut self, plan: &PingPlan) {
+    /// Sends it, or refuses to.
+    pub fn send_ping(&mut self, plan: &PingPlan) -> Option<Refusal> {
+        let port = self.ports.by_key(plan.miss.port, plan.miss.generation);
+        let untold = |engine: &Self| engine.drops.get(&(port, DropReason::AnswerRate)).copied();
+        let before = untold(self);
+        let refusal = port.and_then(|port| self.refusal_of(port, &plan.miss));
         self.handle_misses(vec![plan.miss.clone()]);
+        let is_told = untold(self) == before;
+        refusal.map(|refusal| Refusal {
+            answer: refusal.answer.filter(|_| is_told),
+            ..refusal
+        })
+    }
+
+    /// How the packet is about to be refused, if it is: the decision is the one that is made right after this.
+    fn refusal_of(&self, port: PortId, miss: &Miss) -> Option<Refusal> {
+        let packet = Packet::parse(Entry::Workload(port), miss.port, &miss.packet.frame, None);
+        let packet = packet.ok()?;
+        let outcome = self.decide(&packet, &mut NoTrace);
+        let Verdict::Refuse { reason, cause } = outcome.taken(&packet.key).verdict else {
+            return None;
+        };
+        Some(Refusal {
+            reason,
+            cause: cause.map(|cause| cause.describe(&self.snapshot)),
+            answer: outcome.emit.first().map(|answer| answer.frame.clone()),
+        })
     }
 
     /// Drops at the ping's port so far, by reason.

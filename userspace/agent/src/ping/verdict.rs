@@ -1,9 +1,11 @@
 //! What became of a ping, from what was seen of it: whether it arrived, and where it first left the way that `trace`
 //! says.
 
-use crate::engine::ping::Target;
+use super::network;
+use crate::engine::ping::{Refusal, Target};
 use crate::engine::watches::Sight;
-use weft_api::{PingArrival, PingResponse};
+use weft_api::{PingArrival, PingRefusal, PingResponse};
+use weft_common::frame::protocol;
 use weft_common::probe::{
     SEEN_ANSWERED, SEEN_BUSY, SEEN_DELIVERED, SEEN_DOWN, SEEN_NO_PORT, SEEN_VISIBLY,
 };
@@ -42,6 +44,58 @@ pub fn arrival(target: &Target, sight: Option<Sight>) -> PingArrival {
         seen,
         answered: has(SEEN_ANSWERED),
         why,
+    }
+}
+
+/// A refusal in words.
+pub fn refused(refusal: Refusal) -> PingRefusal {
+    PingRefusal {
+        reason: refusal.reason.name().to_owned(),
+        cause: refusal.cause,
+        told: refusal.answer.and_then(|frame| told(&frame)),
+    }
+}
+
+/// What an ICMP error or a TCP reset tells, and who does.
+fn told(frame: &[u8]) -> Option<String> {
+    let ((teller, _), number, l4) = network(frame)?;
+    let (kind, code) = (*frame.get(l4)?, *frame.get(l4 + 1)?);
+    let (name, what) = match number {
+        protocol::ICMP => ("ICMP", icmp_word(kind, code)),
+        protocol::ICMPV6 => ("ICMPv6", icmpv6_word(kind, code)),
+        protocol::TCP => return Some(format!("reset (TCP) by {teller}")),
+        _ => return None,
+    };
+    Some(format!(
+        "{what} ({name} type {kind}, code {code}) by {teller}"
+    ))
+}
+
+/// RFC 792 and RFC 1812, 5.2.7.
+fn icmp_word(kind: u8, code: u8) -> &'static str {
+    match (kind, code) {
+        (3, 0) => "net unreachable",
+        (3, 1) => "host unreachable",
+        (3, 2) => "protocol unreachable",
+        (3, 3) => "port unreachable",
+        (3, 4) => "fragmentation needed",
+        (3, 13) => "administratively prohibited",
+        (11, _) => "time exceeded",
+        _ => "error",
+    }
+}
+
+/// RFC 4443, 3.
+fn icmpv6_word(kind: u8, code: u8) -> &'static str {
+    match (kind, code) {
+        (1, 0) => "no route",
+        (1, 1) => "administratively prohibited",
+        (1, 3) => "address unreachable",
+        (1, 4) => "port unreachable",
+        (2, _) => "packet too big",
+        (3, _) => "time exceeded",
+        (4, 1) => "next header unknown",
+        _ => "error",
     }
 }
 
@@ -111,4 +165,54 @@ fn lost(ping: &PingResponse, arrival: &weft_api::PingArrival) -> String {
         "{before}never arrived at {} on {}{why}",
         arrival.port, arrival.host
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_common::DropReason;
+
+    /// A frame from 10.0.1.1 or fd00::1 with this protocol, and these first bytes behind the IP header.
+    fn frame(is_v6: bool, number: u8, l4: [u8; 2]) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        let header_len = match is_v6 {
+            true => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, number, 64, 0xfd]);
+                frame.extend([0; 14]);
+                frame.push(1);
+                54
+            }
+            false => {
+                frame.extend([8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, number, 0, 0]);
+                frame.extend([10, 0, 1, 1]);
+                34
+            }
+        };
+        frame.resize(header_len, 0);
+        frame.extend(l4);
+        frame
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_was_told() {
+        for (frame, told) in [
+            (
+                frame(false, 1, [3, 13]),
+                "administratively prohibited (ICMP type 3, code 13) by 10.0.1.1",
+            ),
+            (
+                frame(true, 58, [1, 1]),
+                "administratively prohibited (ICMPv6 type 1, code 1) by fd00::1",
+            ),
+            (frame(false, 6, [0, 80]), "reset (TCP) by 10.0.1.1"),
+        ] {
+            let refusal = refused(Refusal {
+                reason: DropReason::RejectRoute,
+                cause: None,
+                answer: Some(frame),
+            });
+            assert_eq!(refusal.reason, "reject_route");
+            assert_eq!(refusal.told.as_deref(), Some(told));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use owo_colors::AnsiColors;
-use weft_api::agent::{PingArrival, PingRequest, PingResponse};
+use weft_api::agent::{PingArrival, PingRefusal, PingRequest, PingResponse};
 
 use super::Session;
 use crate::Done;
@@ -91,6 +91,16 @@ fn says(ping: &PingResponse) -> String {
 /// What the sender's host did with it.
 fn left(ping: &PingResponse) -> String {
     let mut did = Vec::new();
+    if let Some(PingRefusal {
+        reason,
+        cause,
+        told,
+    }) = &ping.refused
+    {
+        let cause = cause.as_deref().unwrap_or("-");
+        let told = told.as_deref().unwrap_or("nothing");
+        return format!("refused it: {cause} ({reason}); told the sender: {told}");
+    }
     if let Some(tunnel) = &ping.tunnel {
         let (address, key) = (&tunnel.address, &tunnel.key);
         did.push(format!("sent it to {address} under key {key}"));
@@ -127,6 +137,9 @@ fn answered(ping: &PingResponse) -> String {
             "set out on {}, wasn't seen on {} within 1 s",
             arrival.host, ping.host
         ),
+        (None, None) if ping.refused.is_some() => {
+            format!("none: {} refused the packet", ping.host)
+        }
         _ => "none within 1 s".to_owned(),
     }
 }
