@@ -3,7 +3,9 @@
 use crate::maps::SCRATCH;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM};
-use aya_ebpf::helpers::{bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_store_bytes};
+use aya_ebpf::helpers::{
+    bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_store_bytes,
+};
 use aya_ebpf::programs::TcContext;
 use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, header_bytes};
 use weft_common::{DropReason, FlowKey, FragmentPorts, Frame, Headers, extract};
@@ -12,6 +14,11 @@ use weft_common::{DropReason, FlowKey, FragmentPorts, Frame, Headers, extract};
 pub const ADJ_ROOM_MAC: u32 = 1;
 /// Bytes by which an IPv6 header is longer than an IPv4 header.
 const FAMILY_DIFFERENCE: u32 = 20;
+
+/// Bytes of the shortest frame from which the kernel takes what is in front of it: Ethernet and an IPv4 header.
+const STRIPPED_LEN_MIN: u32 = ETHERNET_LEN as u32 + 20;
+/// No less than those 20 bytes, and a power of two.
+const PADDING_MAX: usize = 32;
 
 /// The packet of this program run.
 pub struct Packet<'a> {
@@ -183,8 +190,12 @@ impl<'a> Packet<'a> {
     /// GSO packet that it takes for IPv4 it loses all of it. `bpf_skb_change_proto` sets the protocol, on every
     /// kernel (`BPF_F_ADJ_ROOM_DECAP_L3_IPV6` is of Linux 6.3), and makes or takes 20 bytes on the way.
     /// All but IPv6 goes as IPv4: `bpf_skb_adjust_room` wants one of the two, and 20 bytes left suffice for it then.
+    /// A frame with less behind its Ethernet header gets zeros up to that, as on a wire, where it has 60 bytes at least.
     #[inline(always)]
     pub fn strip(&self, length: u32, ethernet: [u8; ETHERNET_LEN]) -> bool {
+        if !self.pad(length + STRIPPED_LEN_MIN) {
+            return false;
+        }
         let [.., t0, t1] = ethernet;
         let is_ipv6 = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV6;
         let wanted = if is_ipv6 {
@@ -216,6 +227,26 @@ impl<'a> Packet<'a> {
             )
         };
         result == 0 && self.write(0, ethernet).is_some()
+    }
+
+    /// Makes the packet that long with zeros, if it is shorter. False when the kernel refuses.
+    #[inline(always)]
+    fn pad(&self, length: u32) -> bool {
+        let old = self.length();
+        if old >= length {
+            return true;
+        }
+        // SAFETY: plain numbers; the helper checks the packet.
+        if unsafe { bpf_skb_change_tail(self.skb(), length, 0) } != 0 {
+            return false;
+        }
+        // The kernel leaves in the new bytes what lay there.
+        let zeros = [0_u8; PADDING_MAX];
+        let missing = ((length - old - 1) & (PADDING_MAX as u32 - 1)) + 1;
+        // SAFETY: `missing` is from 1 to the length of `zeros`, which the helper reads; it checks the packet.
+        let result =
+            unsafe { bpf_skb_store_bytes(self.skb(), old, zeros.as_ptr().cast(), missing, 0) };
+        result == 0
     }
 
     /// The packet's bytes, as far as they lie in its linear part.

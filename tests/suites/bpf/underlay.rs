@@ -26,6 +26,24 @@ fn a_tunnel_packet_is_delivered_as_it_was_sent() {
     });
 }
 
+/// The kernel takes the outer headers off no frame below 34 bytes: shorter ones arrive with zeros behind them.
+#[test]
+fn a_short_frame_arrives_padded() {
+    with_bench(|bench| {
+        for outer in [frames::gre, frames::gre_v6] {
+            for length in 14..60 {
+                let mut inner = frames::arp();
+                inner.resize(length, 0x5a);
+                inner[12..14].copy_from_slice(&[0x88, 0xb5]);
+                let run = bench.run("from_underlay", &outer(key(PORT, GENERATION), &inner));
+                assert_eq!(run.verdict, REDIRECT, "{length} bytes");
+                inner.resize(length.max(34), 0);
+                assert_eq!(run.frame, inner, "{length} bytes");
+            }
+        }
+    });
+}
+
 #[test]
 fn what_is_ours_and_wrong_is_dropped_by_name() {
     with_bench(|bench| {

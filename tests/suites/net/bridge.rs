@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use weft_tests::harness::packet::ETHER_TYPE_PROBE;
 use weft_tests::harness::{
     Builder, Direction, Iperf, Load, Mac, Network, Ping, Run, Topology, Underlay, wait,
 };
@@ -225,6 +226,44 @@ fn iperf3_udp_goes_both_ways(run: &mut Run) -> Result<()> {
             measured.lost_percent <= UDP_LOSS_PERCENT_MAX,
             "{measured:?}"
         );
+    }
+    Ok(())
+}
+
+/// A bare Ethernet header, and little behind it: on one host as it was sent, over a tunnel with zeros up to 34 bytes.
+#[scenario]
+fn short_frames_reach_both_hosts(run: &mut Run) -> Result<()> {
+    let net = run.two_hosts()?;
+    net.apply(
+        &Topology::tenant("acme")
+            .port("web/web-1", "h1", "10.0.1.11/24")
+            .port("web/web-2", "h1", "10.0.1.12/24")
+            .port("web/web-3", "h2", "10.0.1.13/24"),
+    )?;
+    let source = net.workload("web-1")?.mac();
+    let socket = net.open_socket("web-1")?;
+    for to in ["web-2", "web-3"] {
+        let destination = net.workload(to)?.mac();
+        let builder = Builder {
+            source,
+            destination,
+        };
+        let judge = net.workload(to)?.judge();
+        let arrived = judge.expect("short frames", u64::MAX, move |frame| {
+            frame.source == source && frame.destination == destination
+        });
+        for length in [0_usize, 1, 19, 20] {
+            let before = arrived.seen();
+            // The first makes the flow, the second goes by it.
+            for _ in 0..2 {
+                socket.send(&builder.ethernet(ETHER_TYPE_PROBE, &vec![0x5a; length]))?;
+            }
+            wait::until_ok("short frames", Duration::from_secs(10), || {
+                let seen = arrived.seen() - before;
+                ensure!(seen == 2, "{seen} of 2 with {length} bytes at {to}");
+                Ok(())
+            })?;
+        }
     }
     Ok(())
 }
