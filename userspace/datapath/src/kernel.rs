@@ -372,7 +372,7 @@ fn detach_all(pin: &Path) -> Result<(), Error> {
     filters::Filters::new(pin).detach_all()?;
     links::detach_all(pin);
     bpffs::remove(pin)?;
-    bpffs::remove_if_empty(pin.parent());
+    bpffs::remove_parent(pin.parent());
     Ok(())
 }
 

@@ -5,11 +5,13 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// An empty folder in the folder of folders of pins: an agent made that one, and the last to be released removes it.
+const MADE: &str = "made-by-weftd";
 
 /// Mounts bpffs on its usual place when a folder below it is wanted and nothing is mounted there.
 pub fn mount_if_absent(pin: &Path) -> Result<(), Error> {
@@ -35,6 +37,10 @@ fn is_bpffs(path: &Path) -> bool {
 /// # Errors
 /// Names the folder when another process holds it.
 pub fn lock(path: &Path) -> Result<Flock<File>, Error> {
+    if let Some(parent) = path.parent().filter(|parent| *parent == default_parent()) {
+        make_parent(parent)
+            .map_err(|source| Error::io(format!("making {}", parent.display()), source))?;
+    }
     make(path)?;
     let what = |source| Error::io(format!("locking {}", path.display()), source);
     let folder = File::open(path).map_err(what)?;
@@ -66,9 +72,30 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
         .map_err(|source| Error::io(format!("renaming {}", from.display()), source))
 }
 
-/// Removes `weft`, the folder that folders of pins are in by default, with its last one.
-pub fn remove_if_empty(folder: Option<&Path>) {
-    if let Some(folder) = folder.filter(|folder| *folder == Path::new(MOUNT_POINT).join("weft")) {
+/// The folder that folders of pins are in by default.
+fn default_parent() -> PathBuf {
+    Path::new(MOUNT_POINT).join("weft")
+}
+
+/// Makes the folder that folders of pins are in, and notes that in it. One that was there stays somebody else's.
+fn make_parent(folder: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => std::fs::create_dir(folder.join(MADE)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the folder that folders of pins are in by default, with the last of those, if an agent made it.
+pub fn remove_parent(folder: Option<&Path>) {
+    if let Some(folder) = folder.filter(|folder| *folder == default_parent()) {
+        remove_made(folder);
+    }
+}
+
+fn remove_made(folder: &Path) {
+    if names(folder) == [MADE] {
+        let _ = std::fs::remove_dir(folder.join(MADE));
         // Refused while anything is in it.
         let _ = std::fs::remove_dir(folder);
     }
@@ -80,4 +107,29 @@ pub fn names(path: &Path) -> Vec<String> {
     entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_an_agent_made_goes_with_its_last_pins() {
+        let root = std::env::temp_dir().join(format!("weft-bpffs-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        let (found, made) = (root.join("found"), root.join("made"));
+        std::fs::create_dir(&found).unwrap();
+        for folder in [&found, &made] {
+            make_parent(folder).unwrap();
+            make_parent(folder).unwrap();
+            make(&folder.join("h1")).unwrap();
+            remove_made(folder);
+            assert!(folder.join("h1").exists(), "in use");
+            remove(&folder.join("h1")).unwrap();
+            remove_made(folder);
+        }
+        assert_eq!((found.exists(), made.exists()), (true, false));
+        assert_eq!(names(&found), Vec::<String>::new());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }
