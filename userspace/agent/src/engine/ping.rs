@@ -7,7 +7,7 @@
 use super::Engine;
 use super::tracing_packets::TraceError;
 use super::watches::Question;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use weft_api::{PingRequest, TraceRequest, TraceResponse};
 use weft_common::event::MissReason;
 use weft_common::probe::WATCH_VISIBLY;
@@ -135,17 +135,7 @@ impl<D: Datapath> Engine<D> {
             .ok_or_else(|| {
                 TraceError::Port("the two have no addresses of one family".to_owned())
             })?;
-        let text = match request.tcp_port {
-            None => format!("icmp {source} > {destination} echo"),
-            Some(port) => {
-                let (source, destination) = ((source, source_port(token)), (destination, port));
-                let (source, destination) = (
-                    std::net::SocketAddr::from(source),
-                    std::net::SocketAddr::from(destination),
-                );
-                format!("tcp {source} > {destination} [syn]")
-            }
-        };
+        let text = in_words(request.tcp_port, source, destination, token);
         let mut frame = frame_for(&self.snapshot, &self.state, from, &text)
             .map_err(|error| TraceError::Packet(error.to_string()))?;
         set_mark(&mut frame, request.tcp_port.is_some(), token);
@@ -224,6 +214,16 @@ impl<D: Datapath> Engine<D> {
         let here = drops.filter(|drop| drop.port.as_deref() == Some(path.as_str()));
         here.map(|drop| (drop.reason, drop.packets)).collect()
     }
+}
+
+/// The packet as `weft trace` takes it.
+fn in_words(tcp_port: Option<u16>, source: IpAddr, destination: IpAddr, token: u32) -> String {
+    let Some(port) = tcp_port else {
+        return format!("icmp {source} > {destination} echo");
+    };
+    let source = SocketAddr::from((source, source_port(token)));
+    let destination = SocketAddr::from((destination, port));
+    format!("tcp {source} > {destination} [syn]")
 }
 
 /// First addresses of the two that are of one family.

@@ -304,7 +304,7 @@ impl<D: Datapath> Engine<D> {
             .collect()
     }
 
-    fn problems(&self, peers: &[PeerInfo]) -> Vec<String> {
+    fn store_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.store.connected {
             let why = self.store.problem.as_deref().unwrap_or("not yet reached");
@@ -315,6 +315,11 @@ impl<D: Datapath> Engine<D> {
                 "a restart without the store would find an old topology: {problem}"
             ));
         }
+        problems
+    }
+
+    fn problems(&self, peers: &[PeerInfo]) -> Vec<String> {
+        let mut problems = self.store_problems();
         let own = self.snapshot.model().hosts.get(&self.host);
         if own.is_none() && self.snapshot.model().revision > 0 {
             problems.push(format!(
