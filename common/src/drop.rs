@@ -134,6 +134,10 @@ drop_reasons! {
     TinyFragment = 58, "tiny_fragment";
     /// An ICMP error or TCP reset for this port's workload wasn't made: its packets had caused too many.
     AnswerRate = 59, "answer_rate";
+    /// A rule on the ingress of the port where the packet came from drops it, or rejects it.
+    PolicyIngress = 60, "policy_ingress";
+    /// A rule on the egress of the port that the packet was for drops it, or rejects it.
+    PolicyEgress = 61, "policy_egress";
 }
 
 /// Counters kept per port: one for each number below this.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use weft_vnet::policy::Connection;
 
 /// Query of `GET /v1/flows`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -375,6 +376,9 @@ pub struct TraceRequest {
     /// Or the whole frame in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hex: Option<String>,
+    /// State of its connection, for the chains of the ports that it passes.
+    #[serde(default)]
+    pub state: Connection,
 }
 
 /// Answer of `POST /v1/trace`.

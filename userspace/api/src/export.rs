@@ -1,8 +1,12 @@
 //! The topology as a file that `apply` takes without a change. What it writes is plain: block
 //! style down to an object, one line for what belongs together.
 
+mod policy;
+
 use std::fmt::Write as _;
 
+pub use policy::rule;
+use weft_vnet::policy::Hook;
 use weft_vnet::{DeviceId, Kind, Model, Port, RouteAction, Router, TenantId};
 
 use crate::plan::generated_mac;
@@ -41,7 +45,14 @@ pub fn export(model: &Model, selection: Selection<'_>) -> String {
         if selection.tenant.is_some_and(|only| only != tenant.name) {
             continue;
         }
-        if selection.has(Kind::Tenant) || selection.bridges() || selection.routers() {
+        let of_tenant = [
+            Kind::Tenant,
+            Kind::Chain,
+            Kind::AddressGroup,
+            Kind::PortGroup,
+        ];
+        let has = of_tenant.into_iter().any(|kind| selection.has(kind));
+        if has || selection.bridges() || selection.routers() {
             documents.push(tenant_document(model, selection, tenant.id));
         }
     }
@@ -99,6 +110,7 @@ fn tenant_document(model: &Model, selection: Selection<'_>, tenant: TenantId) ->
             );
         }
     }
+    policy::write(&mut out, model, selection, tenant);
     out
 }
 
@@ -212,6 +224,14 @@ fn port(out: &mut String, model: &Model, port: &Port) {
         .filter(|peer| same_tenant(model, port.id.0, peer.0))
     {
         fields.push(("peer", scalar(&model.port_path(peer))));
+    }
+    for (key, hook) in [("ingress", Hook::Ingress), ("egress", Hook::Egress)] {
+        let chains = port.chains(hook);
+        if !chains.is_empty() {
+            let names = chains.iter().map(|id| model.policy.chain_name(*id));
+            let names: Vec<String> = names.map(|it| scalar(&it)).collect();
+            fields.push((key, format!("[{}]", names.join(", "))));
+        }
     }
     let name = scalar(&port.name);
     match fields.as_slice() {

@@ -3,13 +3,16 @@
 use weft_vnet::Kind;
 
 /// Every kind, in the order in which they depend on each other.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 9] = [
     Kind::Tenant,
     Kind::TunnelZone,
     Kind::Host,
     Kind::Bridge,
     Kind::Router,
     Kind::Port,
+    Kind::AddressGroup,
+    Kind::PortGroup,
+    Kind::Chain,
 ];
 
 /// The kind's collection: `bridges` of `/v1/bridges`.
@@ -21,6 +24,9 @@ pub const fn collection(kind: Kind) -> &'static str {
         Kind::Port => "ports",
         Kind::Host => "hosts",
         Kind::TunnelZone => "tunnel_zones",
+        Kind::Chain => "chains",
+        Kind::AddressGroup => "address_groups",
+        Kind::PortGroup => "port_groups",
     }
 }
 
@@ -43,6 +49,6 @@ mod tests {
             assert_eq!(kind_of(kind.name()), Some(kind));
         }
         assert_eq!(kind_of("Tunnel-Zones"), Some(Kind::TunnelZone));
-        assert_eq!(kind_of("chains"), None);
+        assert_eq!(kind_of("mirrors"), None);
     }
 }

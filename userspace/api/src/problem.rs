@@ -104,6 +104,12 @@ impl Problem {
     pub fn invalid_transaction(operations: &[Operation], invalid: &[Invalid]) -> Self {
         Problem::invalid(invalid, |invalid| match operations.get(invalid.operation) {
             Some(Operation::Delete { .. }) => format!("/operations/{}/delete", invalid.operation),
+            Some(Operation::Members { .. }) => {
+                format!(
+                    "/operations/{}/members{}",
+                    invalid.operation, invalid.pointer
+                )
+            }
             _ => format!("/operations/{}/put{}", invalid.operation, invalid.pointer),
         })
     }

@@ -1,6 +1,6 @@
 //! Every way in which a topology file can be wrong, with the exact place and words of the answer.
 
-use weft_api::plan::plan;
+use weft_api::plan::{plan, plan_with_policies};
 use weft_api::topology::{Mistakes, TopologyFile};
 use weft_vnet::Model;
 
@@ -247,19 +247,28 @@ fn references() {
     check(REFERENCES);
 }
 
-const POLICY: &str = r##"
+const UNENFORCED: &str = r##"
 tenant chains: { a: [] }
-    3:1: `chains`: port chains aren't enforced yet, so this version of weft takes none
+    3:11: `chains`: port chains aren't enforced yet, so this version of weft takes none
 tenant address_groups: { office: [203.0.113.0/24, 192.0.2.1, "fd00::/16"] }
-    3:1: `address_groups`: port chains aren't enforced yet, so this version of weft takes none
+    3:19: `address_groups`: port chains aren't enforced yet, so this version of weft takes none
 tenant port_groups: { web: { ports: [web/web-1], stateful: false } }
-    3:1: `port_groups`: port chains aren't enforced yet, so this version of weft takes none
+    3:16: `port_groups`: port chains aren't enforced yet, so this version of weft takes none
 port { ingress: [a] }
-    6:16: `ingress`: port chains aren't enforced yet, so this version of weft takes none
+    6:25: `ingress`: port chains aren't enforced yet, so this version of weft takes none
 port { egress: [] }
-    6:16: `egress`: port chains aren't enforced yet, so this version of weft takes none
+    6:24: `egress`: port chains aren't enforced yet, so this version of weft takes none
 router_port { addresses: [10.0.1.1/24], egress: [a] }
-    6:40: `egress`: port chains aren't enforced yet, so this version of weft takes none
+    6:48: `egress`: port chains aren't enforced yet, so this version of weft takes none
+"##;
+
+/// What nothing enforces isn't taken.
+#[test]
+fn policies_are_refused() {
+    check(UNENFORCED);
+}
+
+const POLICY: &str = r##"
 file weft: v1\nchains: { a: x }
     2:1: found `chains` in a document without `tenant`, expected `tenant: NAME`
 port { ingress: a }
@@ -292,12 +301,74 @@ tenant address_groups: { office: [anywhere] }
     3:28: found `anywhere`, expected an address or prefix like 10.0.1.11, 10.0.1.0/24 or fd00:1::/64
 tenant port_groups: { web: { ports: [web-1] } }
     3:31: found `web-1`, expected a port as DEVICE/PORT, like core/web
+tenant address_groups: { office: [10.0.0.1, 10.0.0.1/32] }
+    3:38: found `10.0.0.1/32` again, first written at 3:28
+file weft: v1\ntenant: a\nchains: { c: [] }\n---\nweft: v1\ntenant: a\nchains: { c: [] }
+    7:11: found chain `c`, expected another name: a chain has it at 3:11
+file weft: v1\ntenant: a\naddress_groups: { c: [] }\n---\nweft: v1\ntenant: a\naddress_groups: { c: [] }
+    7:19: found address group `c`, expected another name: an address group has it at 3:19
 "##;
 
-/// What nothing enforces isn't taken, right or wrong.
 #[test]
-fn policies_are_read_and_refused() {
+fn mistakes_of_policies() {
     check(POLICY);
+}
+
+/// References of policies and what the model refuses of them, each at its place.
+const POLICY_REFERENCES: &str = r##"
+port { ingress: [b] }\nchains: { a: [] }
+    6:26: found chain `b`, which is neither in this file nor in the topology (expected `a`)
+tenant chains: { a: [{ action: jump, chain: b }] }
+    3:38: found chain `b`, which is neither in this file nor in the topology (expected `a`)
+tenant chains: { a: [{ src: { group: office }, action: drop }] }
+    3:31: found address group `office`, which is neither in this file nor in the topology
+tenant chains: { a: [{ not: { dst: [{ port_group: web }] }, action: drop }] }
+    3:44: found port group `web`, which is neither in this file nor in the topology
+tenant port_groups: { web: { ports: [web/web-1] } }
+    3:31: found port `web/web-1`, which is neither in this file nor in the topology
+tenant chains: { a: [{ action: accept }, { action: jump, chain: b }], b: [{ action: jump, chain: a }] }
+    3:35: chains jump in a loop: a -> b -> a
+port { ingress: [a] }\nchains: { a: [{ src: { port_group: web }, action: accept }] }\nport_groups: { web: { ports: [web/web-1] } }
+    7:15: chain a, rule 1: source port group web has no meaning on ingress chains: expected it on egress chains
+port { egress: [a] }\nchains: { a: [{ action: log }, { src: { port_group: web }, action: accept }] }\nport_groups: { web: { ports: [web/web-1] } }
+    7:32: chain a, rule 2: source port group web: its member web-1 has no fixed address (`addresses`)
+"##;
+
+#[test]
+fn references_of_policies() {
+    let lines = POLICY_REFERENCES.lines().filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    for pair in lines.chunks(2) {
+        let text = file(pair[0]);
+        let file = TopologyFile::parse("f", &text).unwrap();
+        let Err(mistakes) = plan_with_policies(&Model::default(), &file, false) else {
+            panic!("taken:\n{text}");
+        };
+        assert_eq!(
+            mistakes.to_string(),
+            format!("f:{}", pair[1].trim()),
+            "the file was:\n{text}"
+        );
+    }
+}
+
+/// A hook has so many rules, a jump's target counted each time.
+#[test]
+fn too_many_rules_on_a_port_are_refused_with_the_number() {
+    let chain = |count: usize| {
+        let rules = "{ action: log }, ".repeat(count);
+        format!(
+            "{}chains: {{ a: [{{ action: jump, chain: b }}], b: [{rules}] }}\n",
+            port("{ egress: [a] }")
+        )
+    };
+    let planned = |count| {
+        let file = TopologyFile::parse("f", &chain(count)).unwrap();
+        plan_with_policies(&Model::default(), &file, false).map(drop)
+    };
+    planned(4095).unwrap();
+    let expected = "f:6:24: 4097 rules on one egress hook: expected at most 4096, where a jump counts its target's rules each time";
+    assert_eq!(planned(4096).unwrap_err().to_string(), expected);
 }
 
 const LATER_FEATURES: &str = r##"

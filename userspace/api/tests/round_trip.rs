@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use weft_api::export::{Selection, export, export_json};
-use weft_api::plan::plan;
+use weft_api::plan::plan_with_policies as plan;
 use weft_api::topology::TopologyFile;
 use weft_vnet::{DeviceId, Model, Port};
 
@@ -35,6 +35,7 @@ fn file(choices: &mut Choices<'_>) -> String {
             }
         }
         routers(&mut out, choices, bridges);
+        policies(&mut out, choices);
         out.push_str("---\n");
     }
     out.push_str("weft: v1\ntunnel_zones: { z: {}, \"1\": { encapsulation: gre } }\nhosts:\n");
@@ -48,6 +49,31 @@ fn file(choices: &mut Choices<'_>) -> String {
         let _ = writeln!(out, "  h{host}: {{ zones: {zones} }}");
     }
     out
+}
+
+/// Chains `c0` and `no`, and groups `a` and `p`.
+fn policies(out: &mut String, choices: &mut Choices<'_>) {
+    let rules = [
+        "{ state: [established, related], action: accept }",
+        "{ src: { group: a }, dst: [10.0.0.0/8, \"fd00::/16\", { group: a }], action: jump, chain: \"no\", log: \"1\" }",
+        "{ not: [{ vlan: 5 }, { proto: 89, tos: [1, 2] }], dst_port: 0-65535, action: continue }",
+        "{ not: { dst_mac: 02:00:00:00:00:01/ff:ff:ff:ff:ff:f0 }, icmp: { type: 8, code: 0 }, action: reject }",
+        "{ ethertype: [], vlan: none, fragment: later, src_port: [53, 67-68], action: return }",
+    ];
+    out.push_str("chains:\n  \"no\": []\n  c0:\n    - { action: log, log: x }\n");
+    for _ in 0..choices.below(4) {
+        let rule = rules[usize::from(choices.below(rules.len() as u8))];
+        let _ = writeln!(out, "    - {rule}");
+    }
+    let members = ["10.0.0.0/8", "192.0.2.1", "\"fd00::1\"", "0.0.0.0/0"];
+    let members: Vec<&str> = members.into_iter().filter(|_| choices.yes()).collect();
+    let _ = writeln!(out, "address_groups: {{ a: [{}] }}", members.join(", "));
+    let ports = if choices.yes() { "b0/null" } else { "" };
+    let stateful = choices.yes();
+    let _ = writeln!(
+        out,
+        "port_groups: {{ p: {{ ports: [{ports}], stateful: {stateful} }} }}"
+    );
 }
 
 fn bridge_port(out: &mut String, choices: &mut Choices<'_>, tenant: u8, bridge: u8, port: u8) {
@@ -78,6 +104,11 @@ fn bridge_port(out: &mut String, choices: &mut Choices<'_>, tenant: u8, bridge: 
         fields.push(format!(
             "bind: {{ host: h{host}, interface: v{tenant}{bridge}{port}{key} }}"
         ));
+    }
+    if choices.yes() {
+        let list = ["[]", "[c0]", "[\"no\", c0]"];
+        let list = list[usize::from(choices.below(3))];
+        fields.push(format!("ingress: {list}, egress: [c0]"));
     }
     let _ = writeln!(out, "      p{port}: {{ {} }}", fields.join(", "));
 }
@@ -152,8 +183,11 @@ fn facts(model: &Model) -> BTreeSet<String> {
         } = port;
         let tenant = model.tenant_name(tenant);
         let path = model.port_path(port.id);
+        let chains = [&port.ingress, &port.egress];
+        let chains = chains.map(|it| it.iter().map(|id| model.policy.chain_name(*id)));
+        let chains = chains.map(Iterator::collect::<Vec<_>>);
         format!(
-            "{tenant} {path} {mac:?} {admin_up} {addresses:?} {:?} {peer:?}",
+            "{tenant} {path} {mac:?} {admin_up} {addresses:?} {:?} {peer:?} {chains:?}",
             host(port)
         )
     };
@@ -183,7 +217,39 @@ fn facts(model: &Model) -> BTreeSet<String> {
         .chain(bridges)
         .chain(hosts)
         .chain(zones)
+        .chain(policy_facts(model))
         .collect()
+}
+
+/// Rules with the names in the place of ids, which are drawn.
+fn policy_facts(model: &Model) -> Vec<String> {
+    let policy = &model.policy;
+    let mut names = Vec::new();
+    names.extend(
+        policy
+            .chains
+            .values()
+            .map(|it| (it.id.0, it.tenant, &it.name)),
+    );
+    let groups = policy.address_groups.values();
+    names.extend(groups.map(|it| (it.id.0, it.tenant, &it.name)));
+    let named = |text: String| {
+        names.iter().fold(text, |text, (id, tenant, name)| {
+            let name = format!("{} {name}", model.tenant_name(*tenant));
+            text.replace(&id.to_string(), &name)
+        })
+    };
+    let chains = policy.chains.values();
+    let chains = chains.map(|it| named(format!("{} {:?}", it.id, it.rules)));
+    let groups = policy.address_groups.values();
+    let groups = groups.map(|it| named(format!("{} {:?}", it.id, it.prefixes)));
+    let port_groups = policy.port_groups.values().map(|it| {
+        let ports = it.ports.iter().map(|id| model.port_path(*id));
+        let ports: Vec<String> = ports.collect();
+        let tenant = model.tenant_name(it.tenant);
+        format!("{tenant} {} {ports:?} {}", it.name, it.stateful)
+    });
+    chains.chain(groups).chain(port_groups).collect()
 }
 
 proptest! {

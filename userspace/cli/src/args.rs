@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use weft_api::Endpoint;
 use weft_api::kinds::{KINDS, collection, kind_of};
 use weft_vnet::Kind;
+use weft_vnet::policy::Connection;
 
 /// Weft's command line.
 #[derive(Debug, Parser)]
@@ -111,6 +112,9 @@ pub enum Command {
     /// Bind ports to interfaces of hosts
     #[command(subcommand)]
     Port(PortCommand),
+    /// Change members of address and port groups
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Show ports, and what they are doing
     Ports,
     /// Show installed flows
@@ -195,6 +199,25 @@ pub enum PortCommand {
     },
 }
 
+/// Commands on a group: each changes any number of members in one transaction.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// Add members; one that is there already stays
+    Add(Members),
+    /// Remove members; one that isn't there stays away
+    Remove(Members),
+}
+
+/// Members of a group.
+#[derive(Debug, Args)]
+pub struct Members {
+    /// Name of the group
+    pub group: String,
+    /// Addresses or prefixes for an address group, BRIDGE/PORT for a port group
+    #[arg(required = true, value_name = "MEMBER")]
+    pub members: Vec<String>,
+}
+
 /// Commands on a host.
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
@@ -238,6 +261,20 @@ pub struct Trace {
     /// Which frame of the capture, from 1
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["hex", "packet"])]
     pub frame: u64,
+    /// State of its connection, for the chains of the ports: new, established, related or invalid
+    #[arg(long, value_name = "STATE", default_value = "new", value_parser = connection)]
+    pub state: Connection,
+}
+
+fn connection(word: &str) -> Result<Connection, String> {
+    let states = [
+        Connection::New,
+        Connection::Established,
+        Connection::Related,
+        Connection::Invalid,
+    ];
+    let found = states.into_iter().find(|it| it.to_string() == word);
+    found.ok_or_else(|| "expected new, established, related or invalid".to_owned())
 }
 
 fn kind(word: &str) -> Result<Kind, String> {
@@ -297,7 +334,11 @@ mod tests {
                 "--frame",
                 "2",
             ],
-            &["weft", "get", "chains"],
+            &["weft", "get", "mirrors"],
+            &["weft", "group", "add", "office"],
+            &[
+                "weft", "trace", "--from", "a/b", "--hex", "00", "--state", "old",
+            ],
             &["weft", "apply"],
             &["weft", "--endpoint", "ftp://x", "status"],
         ] {

@@ -21,7 +21,7 @@ use weft_api::topology::Mistakes;
 
 use crate::args::{Cli, Command, Format, Global, HostCommand};
 use crate::commands::{
-    Session, apply, change, doctor, graph, host, hosts, objects, observe, ping, top, trace,
+    Session, apply, change, doctor, graph, group, host, hosts, objects, observe, ping, top, trace,
 };
 use crate::output::Output;
 
@@ -126,6 +126,7 @@ async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
         Command::Get { kind, name } => objects::get(session, kind, name.as_deref()).await,
         Command::Delete { kind, name } => change::delete(session, kind, &name).await,
         Command::Port(command) => change::port(session, &command).await,
+        Command::Group(command) => group::group(session, &command).await,
         Command::Ports => observe::ports(session).await,
         Command::Flows { masks: false } => observe::flows(session).await,
         Command::Flows { masks: true } => observe::masks(session).await,

@@ -149,8 +149,26 @@ fn expected_revision(headers: &HeaderMap) -> Answer<Option<u64>> {
     }
 }
 
-async fn topology(State(store): State<Shared>) -> Answer<Response> {
-    let contents = store.read().await?;
+/// Query of the topology.
+#[derive(Deserialize)]
+struct TopologyQuery {
+    /// Whether with the members of address groups; with them where it isn't said.
+    members: Option<bool>,
+}
+
+async fn topology(
+    State(store): State<Shared>,
+    query: std::result::Result<Query<TopologyQuery>, QueryRejection>,
+) -> Answer<Response> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let mut contents = store.read().await?;
+    if query.members == Some(false) {
+        for object in &mut contents.objects {
+            if let Object::AddressGroup(group) = object {
+                group.prefixes.clear();
+            }
+        }
+    }
     let tag = format!("\"{}\"", contents.revision);
     Ok(([(header::ETAG, tag)], Json(contents)).into_response())
 }

@@ -4,6 +4,7 @@
 //! No state: what they know is in the snapshot and the flow state. Called by [`crate::simulate()`] only.
 
 pub(crate) mod bridge;
+pub(crate) mod chains;
 pub(crate) mod port;
 pub(crate) mod router;
 

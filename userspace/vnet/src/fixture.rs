@@ -128,6 +128,8 @@ impl Topology {
             addresses: Vec::new(),
             binding: None,
             peer: None,
+            ingress: Vec::new(),
+            egress: Vec::new(),
         }
     }
 

@@ -45,6 +45,7 @@ pub use packet::{Entry, Packet};
 pub use route::NextHop;
 pub use simulate::{
     Cause, Emission, Member, Origin, Outcome, Verdict, advertisements, ask, simulate,
+    simulate_judged,
 };
 pub use snapshot::{Activity, FloodDomain, Snapshot};
 pub use tag::{Tag, changed_tags};

@@ -7,13 +7,18 @@ mod address;
 mod apply;
 mod draft;
 mod find;
+mod policy;
+pub(crate) mod shared;
 mod validate;
 
 pub use address::{AddressError, PortAddress};
 pub use find::FindError;
 
-use crate::id::{BridgeId, HostId, PortId, RouterId, TenantId, ZoneId};
+use crate::id::{
+    AddressGroupId, BridgeId, ChainId, HostId, PortGroupId, PortId, RouterId, TenantId, ZoneId,
+};
 use crate::mac::Mac;
+use crate::policy::{AddressGroup, Chain, Hook, Policy, PortGroup};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,6 +122,12 @@ pub struct Port {
     /// The port at the other end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<PortId>,
+    /// Chains for what comes into the virtual network by it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ingress: Vec<ChainId>,
+    /// Chains for what leaves the virtual network by it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<ChainId>,
 }
 
 fn default_up() -> bool {
@@ -195,6 +206,12 @@ pub enum Object {
     Host(Host),
     /// A tunnel zone.
     TunnelZone(TunnelZone),
+    /// A chain of rules.
+    Chain(Chain),
+    /// An address group.
+    AddressGroup(AddressGroup),
+    /// A port group.
+    PortGroup(PortGroup),
 }
 
 /// The kinds of objects.
@@ -213,6 +230,12 @@ pub enum Kind {
     Host,
     /// A tunnel zone.
     TunnelZone,
+    /// A chain of rules.
+    Chain,
+    /// An address group.
+    AddressGroup,
+    /// A port group.
+    PortGroup,
 }
 
 /// One change of a transaction.
@@ -227,6 +250,18 @@ pub enum Operation {
         kind: Kind,
         /// The object's id.
         id: Uuid,
+    },
+    /// Change some members of an address group, and say nothing of the others: a small change of a large group. One
+    /// that is there already stays, one that isn't stays away.
+    Members {
+        /// The group.
+        group: AddressGroupId,
+        /// Those that come.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        add: Vec<IpNet>,
+        /// Those that go; one that comes as well goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        remove: Vec<IpNet>,
     },
 }
 
@@ -265,6 +300,9 @@ pub struct Model {
     /// Tunnel zones.
     #[serde(with = "shared")]
     pub zones: BTreeMap<ZoneId, Arc<TunnelZone>>,
+    /// Chains and groups.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl Model {
@@ -295,10 +333,26 @@ impl Model {
                 .zones
                 .get(&ZoneId(id))
                 .map(|it| Object::TunnelZone((**it).clone())),
+            Kind::Chain => self
+                .policy
+                .chains
+                .get(&ChainId(id))
+                .map(|it| Object::Chain((**it).clone())),
+            Kind::AddressGroup => self
+                .policy
+                .address_groups
+                .get(&AddressGroupId(id))
+                .map(|it| Object::AddressGroup((**it).clone())),
+            Kind::PortGroup => self
+                .policy
+                .port_groups
+                .get(&PortGroupId(id))
+                .map(|it| Object::PortGroup((**it).clone())),
         }
     }
 
-    /// Every object, in an order in which nothing refers to what comes later (but peers to each other).
+    /// Every object, in an order in which nothing refers to what comes later (but peers to each other, and ports and
+    /// chains to what they are filtered by).
     pub fn objects(&self) -> impl Iterator<Item = Object> {
         let tenants = self
             .tenants
@@ -318,12 +372,22 @@ impl Model {
             .values()
             .map(|it| Object::Router((**it).clone()));
         let ports = self.ports.values().map(|it| Object::Port((**it).clone()));
+        let policy = &self.policy;
+        let address_groups = policy.address_groups.values();
+        let address_groups = address_groups.map(|it| Object::AddressGroup((**it).clone()));
+        let port_groups = policy.port_groups.values();
+        let port_groups = port_groups.map(|it| Object::PortGroup((**it).clone()));
+        let chains = policy.chains.values();
+        let chains = chains.map(|it| Object::Chain((**it).clone()));
         tenants
             .chain(zones)
             .chain(hosts)
             .chain(bridges)
             .chain(routers)
             .chain(ports)
+            .chain(address_groups)
+            .chain(port_groups)
+            .chain(chains)
     }
 
     /// Name of a bridge or router, and its tenant.
@@ -382,6 +446,9 @@ impl Object {
             Object::Port(_) => Kind::Port,
             Object::Host(_) => Kind::Host,
             Object::TunnelZone(_) => Kind::TunnelZone,
+            Object::Chain(_) => Kind::Chain,
+            Object::AddressGroup(_) => Kind::AddressGroup,
+            Object::PortGroup(_) => Kind::PortGroup,
         }
     }
 
@@ -394,6 +461,9 @@ impl Object {
             Object::Port(it) => it.id.0,
             Object::Host(it) => it.id.0,
             Object::TunnelZone(it) => it.id.0,
+            Object::Chain(it) => it.id.0,
+            Object::AddressGroup(it) => it.id.0,
+            Object::PortGroup(it) => it.id.0,
         }
     }
 
@@ -406,6 +476,9 @@ impl Object {
             Object::Port(it) => &it.name,
             Object::Host(it) => &it.name,
             Object::TunnelZone(it) => &it.name,
+            Object::Chain(it) => &it.name,
+            Object::AddressGroup(it) => &it.name,
+            Object::PortGroup(it) => &it.name,
         }
     }
 }
@@ -422,6 +495,14 @@ impl Port {
     /// Whether it joins two devices.
     pub fn is_interior(&self) -> bool {
         self.peer.is_some()
+    }
+
+    /// The chains of one of its hooks, in order.
+    pub fn chains(&self, hook: Hook) -> &[ChainId] {
+        match hook {
+            Hook::Ingress => &self.ingress,
+            Hook::Egress => &self.egress,
+        }
     }
 
     /// Whether it may learn MAC addresses: nothing says who may speak here.
@@ -469,6 +550,9 @@ impl Kind {
             Kind::Port => "port",
             Kind::Host => "host",
             Kind::TunnelZone => "tunnel_zone",
+            Kind::Chain => "chain",
+            Kind::AddressGroup => "address_group",
+            Kind::PortGroup => "port_group",
         }
     }
 }
@@ -476,10 +560,11 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What a person reads; `name` is the word of the API.
-        out.write_str(if *self == Kind::TunnelZone {
-            "tunnel zone"
-        } else {
-            self.name()
+        out.write_str(match self {
+            Kind::TunnelZone => "tunnel zone",
+            Kind::AddressGroup => "address group",
+            Kind::PortGroup => "port group",
+            one_word => one_word.name(),
         })
     }
 }
@@ -508,34 +593,5 @@ impl fmt::Display for RouteAction {
             RouteAction::Blackhole => out.write_str("blackhole"),
             RouteAction::Reject => out.write_str("reject"),
         }
-    }
-}
-
-/// Maps of shared objects, written as if they weren't shared (serde's `rc` feature is off).
-mod shared {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    pub fn serialize<S, K, T>(map: &BTreeMap<K, Arc<T>>, serializer: S) -> Result<S::Ok, S::Error>
-    where
-        S: Serializer,
-        K: Serialize,
-        T: Serialize,
-    {
-        serializer.collect_map(map.iter().map(|(id, object)| (id, &**object)))
-    }
-
-    pub fn deserialize<'de, D, K, T>(deserializer: D) -> Result<BTreeMap<K, Arc<T>>, D::Error>
-    where
-        D: Deserializer<'de>,
-        K: Deserialize<'de> + Ord,
-        T: Deserialize<'de>,
-    {
-        let map = BTreeMap::<K, T>::deserialize(deserializer)?;
-        Ok(map
-            .into_iter()
-            .map(|(id, object)| (id, Arc::new(object)))
-            .collect())
     }
 }

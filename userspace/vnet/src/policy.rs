@@ -13,11 +13,13 @@
 //! | `acl.rs` | the compiled tables and the lookup in them |
 //! | `encode.rs` | the compiled tables as the kernel has them |
 //! | `generator.rs` | random policies and packets, for tests here and of the kernel |
+//! | `changed.rs` | which hooks and members a change of the topology concerns |
 //!
-//! No state. Nothing enforces a policy yet: no object of the topology refers to chains.
+//! No state. The topology keeps chains and groups; nothing enforces them yet.
 
 mod acl;
 mod chain;
+mod changed;
 mod compile;
 mod encode;
 mod evaluate;
@@ -40,9 +42,10 @@ pub use chain::{
     FragmentPolicy, Group, IcmpMatch, MacMatch, Policy, PortGroup, PortRange, Rule, Translation,
     VlanMatch,
 };
+pub use changed::{PolicyChange, changed, compare_members};
 pub use compile::{CompileError, compile};
 pub use encode::{set_key, set_list};
 pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
 pub use sets::{Change, SetId, Sets, SetsError, members};
-pub use validate::{Hook, Refusal, validate_chains, validate_hook};
+pub use validate::{At, Hook, Refusal, validate_chains, validate_group, validate_hook};
 pub use view::{Service, View};

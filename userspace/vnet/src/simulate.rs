@@ -16,6 +16,9 @@
 //! | resolve | `device/router.rs` | the next hop's MAC | nothing of the packet |
 //! | leave | `device/port.rs` | the port is up; the workload, or the peer's device | nothing of the packet |
 //!
+//! A port's own chains (`device/chains.rs`) are decided on its own host and put no bits into flows: [`simulate`] leaves
+//! them out, [`simulate_judged`] interprets them behind `enter` and before the workload of `leave`.
+//!
 //! What a router refuses it tells the sender (`device/router/refuse.rs`), by a packet of its own.
 //!
 //! No state of its own. The agent calls [`simulate`] for misses, for flows that a change concerns, and for
@@ -27,6 +30,7 @@ use crate::id::{BridgeId, PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::DeviceId;
 use crate::packet::{Entry, Packet};
+use crate::policy::{Connection, RuleRef};
 use crate::route::{Inactive, NextHop};
 use crate::snapshot::Snapshot;
 use crate::tag::Tag;
@@ -155,6 +159,8 @@ pub enum Cause {
     Bridge(BridgeId),
     /// A port.
     Port(PortId),
+    /// A rule of a port's chains.
+    Rule(RuleRef),
 }
 
 /// A packet that the network makes.
@@ -186,7 +192,25 @@ pub fn simulate(
     trace: &mut impl TraceSink,
 ) -> Outcome {
     let _ = now_ms;
+    decide(Walk::new(snapshot, state, packet, trace))
+}
+
+/// The same, and what the chains of the ports say where it enters and where it is delivered, to a packet of a connection
+/// in this state there. For whoever tells or checks; what they drop is no flow.
+pub fn simulate_judged(
+    snapshot: &Snapshot,
+    state: &FlowState,
+    packet: &Packet<'_>,
+    connection: Connection,
+    trace: &mut impl TraceSink,
+) -> Outcome {
     let mut walk = Walk::new(snapshot, state, packet, trace);
+    walk.judged = Some(connection);
+    decide(walk)
+}
+
+fn decide<T: TraceSink>(mut walk: Walk<'_, T>) -> Outcome {
+    let (snapshot, packet) = (walk.snapshot, walk.packet);
     let first = match packet.entry {
         Entry::Workload(port) => device::port::enter(&mut walk, port),
         Entry::Device(port) => Next::Send(port),

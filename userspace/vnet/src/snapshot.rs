@@ -2,10 +2,12 @@
 //!
 //! Immutable; the agent makes one per revision (or change of activity) out of the one before, and shares it by Arc.
 
-use crate::id::{BridgeId, HostId, PortId, RouterId};
+use crate::id::{BridgeId, ChainId, HostId, PortId, RouterId};
 use crate::mac::Mac;
 use crate::model::{DeviceId, Model, Port, Router};
+use crate::policy::{self, Group, Hook, Policy, Sets};
 use crate::route::RoutingTable;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -239,6 +241,36 @@ impl Snapshot {
     /// A port of the topology.
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.model.ports.get(&id).map(|port| &**port)
+    }
+
+    /// Chains and groups.
+    pub fn policy(&self) -> &Policy {
+        &self.model.policy
+    }
+
+    /// The chains of a port's hook, in order; none where the port isn't there.
+    pub fn chains(&self, port: PortId, hook: Hook) -> &[ChainId] {
+        self.port(port).map_or(&[], |port| port.chains(hook))
+    }
+
+    /// All members of all groups, those of port groups by their addresses; one may come twice. What changes of them from
+    /// one snapshot to the next, [`policy::changed`] says.
+    pub fn members(&self) -> impl Iterator<Item = (Group, IpNet)> {
+        policy::members(&self.model.policy, &self.model.ports)
+    }
+
+    /// The groups that these addresses are in, and nothing of other addresses: for the interpreted evaluation of one
+    /// packet. An address of too many groups is in as many as may be.
+    pub fn sets_around(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Sets {
+        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+        let mut sets = Sets::default();
+        for (group, prefix) in self.members() {
+            if addresses.iter().any(|it| prefix.contains(it)) {
+                // Validation bounds the groups of a policy, not those around an address.
+                let _ = sets.add(group, prefix);
+            }
+        }
+        sets
     }
 
     /// A router's routing table.

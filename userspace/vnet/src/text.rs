@@ -112,6 +112,7 @@ impl Cause {
             Cause::Router(router) => format!("router {}", model.router_name(*router)),
             Cause::Bridge(bridge) => format!("bridge {}", model.bridge_name(*bridge)),
             Cause::Port(port) => format!("port {}", model.port_path(*port)),
+            Cause::Rule(rule) => rule.describe(&model.policy),
         }
     }
 }

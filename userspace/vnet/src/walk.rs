@@ -8,6 +8,7 @@ use crate::id::PortId;
 use crate::mac::Mac;
 use crate::mask::{Mask, prefix_bits};
 use crate::packet::{Entry, Packet};
+use crate::policy::Connection;
 use crate::route::NextHop;
 use crate::simulate::{Cause, Emission, Member, Outcome, Verdict};
 use crate::snapshot::Snapshot;
@@ -59,6 +60,8 @@ pub(crate) struct Walk<'a, T> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) state: &'a FlowState,
     pub(crate) packet: &'a Packet<'a>,
+    /// State of the packet's connection, where the chains of its ports are judged along; none where they aren't.
+    pub(crate) judged: Option<Connection>,
     trace: &'a mut T,
     mask: Mask,
     branch: Branch,
@@ -82,6 +85,7 @@ impl<'a, T: TraceSink> Walk<'a, T> {
             snapshot,
             state,
             packet,
+            judged: None,
             trace,
             mask: Mask::default(),
             branch: Branch {
@@ -186,6 +190,11 @@ impl<'a, T: TraceSink> Walk<'a, T> {
         }
         self.mask.dst_mac();
         Mac(self.packet.key.head.dst_mac)
+    }
+
+    /// The MACs that a router gave it, to be told and not to decide by.
+    pub(crate) fn macs(&self) -> Option<(Mac, Mac)> {
+        self.branch.macs
     }
 
     pub(crate) fn is_tagged(&mut self) -> bool {

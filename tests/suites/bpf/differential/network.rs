@@ -275,5 +275,7 @@ fn port(number: u8, device: DeviceId, slash: &str) -> Port {
         ],
         binding: None,
         peer: None,
+        ingress: Vec::new(),
+        egress: Vec::new(),
     }
 }

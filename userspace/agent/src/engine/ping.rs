@@ -13,6 +13,7 @@ use weft_common::event::MissReason;
 use weft_common::probe::WATCH_VISIBLY;
 use weft_common::{DropReason, FlowKey, TunnelKey, extract};
 use weft_datapath::{Datapath, HeldPacket, Miss};
+use weft_vnet::policy::Connection;
 use weft_vnet::{Entry, HostId, NoTrace, Packet, Port, PortId, Verdict, frame_for};
 
 /// A packet to send, and how to know it again.
@@ -144,6 +145,7 @@ impl<D: Datapath> Engine<D> {
             from: request.from.clone(),
             packet: Some(text.clone()),
             hex: None,
+            state: Connection::New,
         })?;
         Ok(PingPlan {
             trace,

@@ -201,6 +201,8 @@ impl Rig {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             binding: None,
             peer: None,
+            ingress: Vec::new(),
+            egress: Vec::new(),
         };
         self.put(Object::Port(port));
     }

@@ -6,7 +6,10 @@ use weft_api::{HostState, TraceEgress, TraceRequest, TraceResponse, TraceStep};
 use weft_common::slot::Output;
 use weft_common::{DropReason, Slot, TunnelKey};
 use weft_datapath::Datapath;
-use weft_vnet::{Entry, Outcome, Packet, PortId, Step, Verdict, describe_match_on, frame_for};
+use weft_vnet::{
+    Entry, NoTrace, Outcome, Packet, PortId, Step, Verdict, describe_match_on, frame_for,
+    simulate_judged,
+};
 
 /// Why a trace can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +52,23 @@ impl<D: Datapath> Engine<D> {
                 ))
             })?;
         let mut steps: Vec<Step> = Vec::new();
-        let outcome = self.decide(&packet, &mut steps);
+        // The flow knows nothing of the ports' chains, which each port's host asks for every packet.
+        let flow = self.decide(&packet, &mut NoTrace);
+        let state = request.state;
+        let outcome = simulate_judged(&self.snapshot, &self.state, &packet, state, &mut steps);
         let mut whole = packet.key;
         whole.head.mask_id = 0;
         let own = outcome.taken(&packet.key);
         let slot = self.slot_for(own);
         let (verdict, reason, cause) = self.verdict_in_words(own, &slot);
-        let installed = self.slot_if_installed(&outcome);
+        let is_shut_out = matches!(
+            outcome.verdict,
+            Verdict::Drop { reason, .. } | Verdict::Refuse { reason, .. }
+                if reason == DropReason::PolicyIngress
+        );
+        let has_flow = flow.install && !is_shut_out;
+        let flow_slot = self.slot_for(flow.taken(&packet.key));
+        let installed = self.slot_if_installed(&flow).filter(|_| has_flow);
         Ok(TraceResponse {
             frame: describe_match_on(&whole, &full_mask(), &self.snapshot, self.host),
             steps: steps
@@ -68,10 +81,9 @@ impl<D: Datapath> Engine<D> {
             verdict,
             reason,
             cause,
-            matches: outcome
-                .install
-                .then(|| describe_match_on(&packet.key, &outcome.mask, &self.snapshot, self.host)),
-            actions: outcome.install.then(|| self.describe_slot(&slot)),
+            matches: has_flow
+                .then(|| describe_match_on(&packet.key, &flow.mask, &self.snapshot, self.host)),
+            actions: has_flow.then(|| self.describe_slot(&flow_slot)),
             egress: self.egress(own),
             installed: self
                 .table

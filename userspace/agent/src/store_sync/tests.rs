@@ -9,9 +9,10 @@ use weft_common::TunnelKey;
 use weft_datapath::network::HostNetwork;
 use weft_datapath::{Fake, FlowTable, PortTable};
 use weft_store::EmbeddedStore;
+use weft_vnet::policy::AddressGroup;
 use weft_vnet::{
-    Binding, Bridge, BridgeId, DeviceId, Host, HostId, Mac, Object, Operation, Port, PortId,
-    Tenant, TenantId,
+    AddressGroupId, Binding, Bridge, BridgeId, DeviceId, Host, HostId, Mac, Object, Operation,
+    Port, PortId, Snapshot, Tenant, TenantId,
 };
 
 const BRIDGE: BridgeId = BridgeId(Uuid::from_u128(3));
@@ -52,6 +53,8 @@ async fn store(folder: &tempfile::TempDir) -> Arc<dyn Store> {
                 tunnel_key: None,
             }),
             peer: None,
+            ingress: Vec::new(),
+            egress: Vec::new(),
         }),
     ];
     let store = EmbeddedStore::open(&folder.path().join("store")).await;
@@ -249,6 +252,51 @@ async fn while_the_store_is_away_updates_do_not_pile_up() {
     assert!(sync.rest(Duration::from_millis(20)).await);
     assert!(sync.updates.is_empty());
     assert_eq!(sync.own.into_values().collect::<Vec<_>>(), [mac(1, 1)]);
+}
+
+/// Members of a group come in the change's own few words, and the packet thread has them.
+#[tokio::test]
+async fn members_of_a_group_reach_the_packet_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let (said, hears) = thread_mpsc::channel();
+    let send = Box::new(move |message| _ = said.send(message));
+    let (mut sync, _updates) = heard(&store, send, None);
+    let id = AddressGroupId(Uuid::from_u128(20));
+    let group = AddressGroup {
+        id,
+        tenant: TenantId(Uuid::from_u128(1)),
+        name: "office".into(),
+        prefixes: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    let put = Operation::Put(Object::AddressGroup(group));
+    store.transact(None, vec![put]).await.unwrap();
+    let contents = store.read().await.unwrap();
+    let mut events = store.watch(contents.sequence).await.unwrap();
+    sync.take_contents(contents).unwrap();
+    let change = Operation::Members {
+        group: id,
+        add: vec!["fd00::/16".parse().unwrap(), "10.0.0.1/32".parse().unwrap()],
+        remove: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    store.transact(None, vec![change]).await.unwrap();
+    sync.take_event(events.next().await.unwrap().unwrap())
+        .unwrap();
+    let models = hears.try_iter().filter_map(|message| match message {
+        Message::Topology(model, activity) => Some(Snapshot::build(model, activity)),
+        _ => None,
+    });
+    let snapshots: Vec<Snapshot> = models.collect();
+    let [before, after] = snapshots.as_slice() else {
+        panic!("{} topologies", snapshots.len());
+    };
+    let members: Vec<String> = after.members().map(|(_, it)| it.to_string()).collect();
+    assert_eq!(members, ["10.0.0.1/32", "fd00::/16"]);
+    let changed = weft_vnet::policy::changed(before, after);
+    assert_eq!(
+        (changed.come.len(), changed.go.len(), changed.hooks.len()),
+        (2, 1, 0)
+    );
 }
 
 #[tokio::test]

@@ -104,6 +104,11 @@ impl Client {
         self.get("/v1/topology").await
     }
 
+    /// `GET /v1/topology?members=false`: address groups are there without their members, of which there may be very many.
+    pub async fn topology_without_members(&self) -> Result<Contents, ClientError> {
+        self.get("/v1/topology?members=false").await
+    }
+
     /// `POST /v1/transactions`; gives the new revision.
     pub async fn transact(
         &self,

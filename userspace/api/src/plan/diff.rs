@@ -3,10 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
+use ipnet::IpNet;
 use uuid::Uuid;
+use weft_vnet::policy::{AddressGroup, Chain, Hook, compare_members};
 use weft_vnet::{Kind, Model, Object, Operation, Port, Router, TenantId};
 
 use super::{Plan, PlanLine, Sign};
+use crate::export;
+use crate::kinds::KINDS;
+
+/// Rules or members that a line tells of; a change may be of thousands.
+const SHOWN_MAX: usize = 8;
 
 /// What makes `before` into `after`: first everything that comes or changes, then what goes.
 pub(super) fn between(before: &Model, after: &Model) -> Plan {
@@ -31,7 +38,7 @@ pub(super) fn between(before: &Model, after: &Model) -> Plan {
                 }
             }
         });
-        plan.operations.push(Operation::Put(object));
+        plan.operations.push(step(old, object));
     }
     let gone = before
         .objects()
@@ -54,6 +61,18 @@ pub(super) fn between(before: &Model, after: &Model) -> Plan {
     plan
 }
 
+/// What makes the old object the new one. Members of a group are changed one by one, however many there are.
+fn step(old: Option<Object>, new: Object) -> Operation {
+    if let (Some(Object::AddressGroup(old)), Object::AddressGroup(group)) = (&old, &new)
+        && old.name == group.name
+    {
+        let (add, remove) = compare_members(&old.prefixes, &group.prefixes);
+        let group = group.id;
+        return Operation::Members { group, add, remove };
+    }
+    Operation::Put(new)
+}
+
 /// Objects in the order of kind, tenant and name.
 fn ordered(model: &Model, objects: impl Iterator<Item = Object>) -> Vec<Object> {
     let mut objects: Vec<Object> = objects.collect();
@@ -63,14 +82,7 @@ fn ordered(model: &Model, objects: impl Iterator<Item = Object>) -> Vec<Object> 
 
 /// Kinds in an order in which nothing refers to what comes later.
 fn rank(kind: Kind) -> usize {
-    let order = [
-        Kind::Tenant,
-        Kind::TunnelZone,
-        Kind::Host,
-        Kind::Bridge,
-        Kind::Router,
-        Kind::Port,
-    ];
+    let order = KINDS;
     order
         .iter()
         .position(|it| *it == kind)
@@ -113,6 +125,9 @@ fn title(model: &Model, object: &Object) -> String {
         }
         Object::Bridge(bridge) => owned(bridge.tenant, &bridge.name),
         Object::Router(router) => owned(router.tenant, &router.name),
+        Object::Chain(chain) => owned(chain.tenant, &chain.name),
+        Object::AddressGroup(group) => owned(group.tenant, &group.name),
+        Object::PortGroup(group) => owned(group.tenant, &group.name),
         Object::Port(port) => {
             let tenant = model.device(port.device).map(|(_, tenant)| tenant);
             owned(
@@ -125,6 +140,11 @@ fn title(model: &Model, object: &Object) -> String {
 
 /// Each field that differs, as "addresses: [..] -> [..]".
 fn changes((before, old): (&Model, &Object), (after, new): (&Model, &Object)) -> Vec<String> {
+    match (old, new) {
+        (Object::Chain(old), Object::Chain(new)) => return rules((before, old), (after, new)),
+        (Object::AddressGroup(old), Object::AddressGroup(new)) => return members(old, new),
+        _ => {}
+    }
     let old = fields(before, old);
     let new = fields(after, new);
     let differ = new
@@ -152,6 +172,13 @@ fn fields(model: &Model, object: &Object) -> BTreeMap<&'static str, String> {
             fields.insert("routes", routes(router));
         }
         Object::Port(port) => port_fields(model, port, &mut fields),
+        Object::PortGroup(group) => {
+            let ports = group.ports.iter().map(|id| model.port_path(*id));
+            fields.insert("ports", format!("[{}]", join(ports)));
+            fields.insert("stateful", group.stateful.to_string());
+        }
+        // What differs is told item by item.
+        Object::Chain(_) | Object::AddressGroup(_) => {}
         Object::Host(host) => {
             let zones = host
                 .zones
@@ -184,8 +211,48 @@ fn port_fields(model: &Model, port: &Port, fields: &mut BTreeMap<&'static str, S
         "peer",
         port.peer.map_or_else(none, |peer| model.port_path(peer)),
     );
+    for (field, hook) in [("ingress", Hook::Ingress), ("egress", Hook::Egress)] {
+        let chains = port.chains(hook).iter();
+        let names = chains.map(|id| model.policy.chain_name(*id));
+        fields.insert(field, format!("[{}]", join(names)));
+    }
     if let Some((device, _)) = model.device(port.device) {
         fields.insert("device", device.to_owned());
+    }
+}
+
+/// The rules that differ: those between what both begin with and what both end with.
+fn rules((before, old): (&Model, &Chain), (after, new): (&Model, &Chain)) -> Vec<String> {
+    let texts = |model: &Model, chain: &Chain| -> Vec<String> {
+        let rules = chain.rules.iter();
+        rules.map(|rule| export::rule(model, rule)).collect()
+    };
+    let (old, new) = (texts(before, old), texts(after, new));
+    let same = |(a, b): &(&String, &String)| a == b;
+    let head = old.iter().zip(&new).take_while(same).count();
+    let (old, new) = (&old[head..], &new[head..]);
+    let tail = old.iter().rev().zip(new.iter().rev());
+    let tail = tail.take_while(same).count();
+    let [old, new] = [old, new].map(|it| some(&it[..it.len() - tail]));
+    vec![format!("rules from {} on: [{old}] -> [{new}]", head + 1)]
+}
+
+fn members(old: &AddressGroup, new: &AddressGroup) -> Vec<String> {
+    let (come, go) = compare_members(&old.prefixes, &new.prefixes);
+    let signed = |sign: &str, list: Vec<IpNet>| {
+        let texts: Vec<String> = list.iter().map(|it| format!("{sign}{it}")).collect();
+        (!texts.is_empty()).then(|| some(&texts))
+    };
+    let told = [signed("+", come), signed("-", go)];
+    vec![format!("members: {}", join(told.into_iter().flatten()))]
+}
+
+/// A list of things, or the first of very many.
+fn some(list: &[String]) -> String {
+    let shown = join(list.iter().take(SHOWN_MAX));
+    match list.len().checked_sub(SHOWN_MAX) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! What the file mentions becomes so. What it doesn't mention stays: an object, and a field of an
 //! object that it does mention; of a field that it mentions, a list or map is the whole of it.
-//! With `prune`, the bridges, routers and ports that the file doesn't mention go, in the tenants
+//! With `prune`, the bridges, routers, ports, chains and groups that the file doesn't mention go, in the tenants
 //! that it names and nowhere else.
 
 mod diff;
 mod places;
+mod policies;
 mod target;
 
 use std::fmt;
@@ -65,6 +66,20 @@ impl fmt::Display for PlanLine {
 /// References to what doesn't exist and everything that the model refuses, each at its place in
 /// the file.
 pub fn plan(current: &Model, file: &TopologyFile, prune: bool) -> Result<Plan, Mistakes> {
+    // Until something enforces them: nobody shall believe in a policy that nothing does.
+    policies::refuse_unenforced(file)?;
+    plan_with_policies(current, file, prune)
+}
+
+/// The same, with chains and groups.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with_policies(
+    current: &Model,
+    file: &TopologyFile,
+    prune: bool,
+) -> Result<Plan, Mistakes> {
     let (target, places) = target::build(current, file, prune)?;
     let plan = diff::between(current, &target);
     if plan.operations.is_empty() {

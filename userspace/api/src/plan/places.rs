@@ -55,6 +55,7 @@ impl Places {
         let (kind, id, name) = match operations.get(invalid.operation) {
             Some(Operation::Put(object)) => (object.kind(), object.id(), object.name()),
             Some(Operation::Delete { kind, id }) => (*kind, *id, ""),
+            Some(Operation::Members { group, .. }) => (Kind::AddressGroup, group.0, ""),
             None => return file.mistake(start(), invalid.message.clone()),
         };
         match self.find(kind, id, &invalid.pointer) {

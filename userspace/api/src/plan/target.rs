@@ -11,6 +11,7 @@ use weft_vnet::{
 
 use super::generated_mac;
 use super::places::Places;
+use super::policies::Policies;
 use crate::topology::{
     Attachment, BridgeEntry, HostEntry, Mistake, Mistakes, PortEntry, RouterEntry, Span, Spanned,
     TopologyFile, ZoneAddress, ZoneEntry, list,
@@ -41,6 +42,7 @@ pub(super) fn build(
             continue;
         };
         let tenant = target.tenant(name);
+        target.declare_policies(tenant, document);
         for bridge in &document.bridges {
             target.bridge(tenant, bridge);
         }
@@ -52,6 +54,7 @@ pub(super) fn build(
         target.prune();
     }
     target.join_peers();
+    target.resolve_policies();
     if target.mistakes.is_empty() {
         Ok((target.model, target.places))
     } else {
@@ -66,19 +69,20 @@ struct Joint {
     path: Spanned<(String, String)>,
 }
 
-struct Target<'a> {
+pub(super) struct Target<'a> {
     file: &'a TopologyFile,
-    model: Model,
-    places: Places,
+    pub(super) model: Model,
+    pub(super) places: Places,
     mistakes: Vec<Mistake>,
     joints: Vec<Joint>,
     /// Ports whose `bind` the file says, with its place.
     bound: HashMap<PortId, Span>,
     /// Ports whose `bind` or `peer` the file says.
     attached: BTreeSet<PortId>,
-    tenants: BTreeSet<TenantId>,
+    pub(super) tenants: BTreeSet<TenantId>,
     devices: BTreeSet<DeviceId>,
     ports: BTreeSet<PortId>,
+    pub(super) policies: Policies<'a>,
 }
 
 impl<'a> Target<'a> {
@@ -94,6 +98,7 @@ impl<'a> Target<'a> {
             tenants: BTreeSet::new(),
             devices: BTreeSet::new(),
             ports: BTreeSet::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -102,7 +107,7 @@ impl<'a> Target<'a> {
     }
 
     /// Reports a name that leads nowhere, with the names there are.
-    fn unknown(&mut self, span: Span, what: &str, known: &[String]) {
+    pub(super) fn unknown(&mut self, span: Span, what: &str, known: &[String]) {
         let message = format!("found {what}, which is neither in this file nor in the topology");
         let mut mistake = self.file.mistake(span, message);
         if (1..=KNOWN_NAMES_MAX).contains(&known.len()) {
@@ -184,7 +189,7 @@ impl<'a> Target<'a> {
         id
     }
 
-    fn bridge(&mut self, tenant: TenantId, entry: &BridgeEntry) {
+    fn bridge(&mut self, tenant: TenantId, entry: &'a BridgeEntry) {
         let name = &entry.name.value;
         let mut bridges = self.model.bridges.values();
         let existing = bridges.find(|it| it.tenant == tenant && it.name == *name);
@@ -202,7 +207,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn router(&mut self, tenant: TenantId, entry: &RouterEntry) {
+    fn router(&mut self, tenant: TenantId, entry: &'a RouterEntry) {
         let name = &entry.name.value;
         let mut routers = self.model.routers.values();
         let existing = routers.find(|it| it.tenant == tenant && it.name == *name);
@@ -236,7 +241,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn port(&mut self, tenant: TenantId, device: DeviceId, entry: &PortEntry) {
+    fn port(&mut self, tenant: TenantId, device: DeviceId, entry: &'a PortEntry) {
         let name = &entry.name.value;
         let mut ports = self.model.ports.values();
         let existing = ports.find(|it| it.device == device && it.name == *name);
@@ -267,6 +272,7 @@ impl<'a> Target<'a> {
                 .map(|address| address.value)
                 .collect();
         }
+        self.note_hooks(tenant, id, entry);
         if entry.attachment.is_some() {
             self.attached.insert(id);
         }
@@ -358,6 +364,7 @@ impl<'a> Target<'a> {
         self.model.routers.retain(|id, router| {
             !tenants.contains(&router.tenant) || devices.contains(&DeviceId::Router(*id))
         });
+        self.prune_policies();
         for id in gone {
             let port = self.model.ports.remove(&id);
             self.part(port.and_then(|port| port.peer));
@@ -429,10 +436,18 @@ impl<'a> Target<'a> {
     }
 
     fn find_peer(&mut self, joint: &Joint) -> Option<PortId> {
-        let (device, name) = &joint.path.value;
+        self.find_port(joint.tenant, &joint.path)
+    }
+
+    pub(super) fn find_port(
+        &mut self,
+        tenant: TenantId,
+        path: &Spanned<(String, String)>,
+    ) -> Option<PortId> {
+        let (device, name) = &path.value;
         let of_tenant = |it: &&Arc<Port>| {
             let found = self.model.device(it.device);
-            found.is_some_and(|(its, tenant)| its == device && tenant == joint.tenant)
+            found.is_some_and(|(its, owner)| its == device && owner == tenant)
         };
         let ports: Vec<&Arc<Port>> = self.model.ports.values().filter(of_tenant).collect();
         if let Some(port) = ports.iter().find(|port| port.name == *name) {
@@ -442,7 +457,7 @@ impl<'a> Target<'a> {
             .iter()
             .map(|it| format!("{device}/{}", it.name))
             .collect();
-        self.unknown(joint.path.span, &format!("port `{device}/{name}`"), &known);
+        self.unknown(path.span, &format!("port `{device}/{name}`"), &known);
         None
     }
 
@@ -476,5 +491,7 @@ fn new_port(device: DeviceId, name: &str) -> Port {
         addresses: Vec::new(),
         binding: None,
         peer: None,
+        ingress: Vec::new(),
+        egress: Vec::new(),
     }
 }

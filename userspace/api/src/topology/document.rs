@@ -10,7 +10,7 @@ use weft_vnet::model::{ROUTE_WEIGHT_DEFAULT, TUNNEL_KEY_MAX};
 use weft_vnet::{Encapsulation, Mac, PortAddress, Route, RouteAction};
 
 use super::mistake::{Mistake, Mistakes, Span, Spanned};
-use super::policy;
+use super::policy::{self, AddressGroupEntry, ChainEntry, PortGroupEntry};
 use super::reader::{Fields, Keys, Reader, list};
 use super::yaml::{self, Node, Source, Value};
 
@@ -107,6 +107,12 @@ pub struct Document {
     pub tunnel_zones: Vec<ZoneEntry>,
     /// Hosts.
     pub hosts: Vec<HostEntry>,
+    /// Chains.
+    pub chains: Vec<ChainEntry>,
+    /// Address groups.
+    pub address_groups: Vec<AddressGroupEntry>,
+    /// Port groups.
+    pub port_groups: Vec<PortGroupEntry>,
 }
 
 /// A bridge as a file says it.
@@ -142,6 +148,10 @@ pub struct PortEntry {
     pub admin_up: Option<Spanned<bool>>,
     /// What it is connected to.
     pub attachment: Option<Attachment>,
+    /// Names of all chains of its ingress, if the file lists them.
+    pub ingress: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Names of all chains of its egress, likewise.
+    pub egress: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// What a port is connected to.
@@ -280,43 +290,29 @@ fn document(reader: &mut Reader<'_>, node: &Node) -> Option<Document> {
     }
     // Elsewhere they are misplaced, which was said.
     if fields.key_span("tenant").is_some() {
-        policies(reader, &fields);
+        policies(reader, &fields, &mut document);
     }
     Some(document)
 }
 
-/// Chains and groups. A correct one is refused as well: nobody shall believe in a policy that nothing enforces.
-fn policies(reader: &mut Reader<'_>, fields: &Fields<'_>) {
-    let before = reader.mistakes.len();
+fn policies(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &mut Document) {
     if let Some(node) = fields.get("chains") {
         for (name, node) in reader.named(node, "chains") {
-            policy::chain(reader, name, node);
+            document.chains.extend(policy::chain(reader, name, node));
         }
     }
     if let Some(node) = fields.get("address_groups") {
         for (name, node) in reader.named(node, "address groups") {
-            policy::address_group(reader, name, node);
+            let group = policy::address_group(reader, name, node);
+            document.address_groups.extend(group);
         }
     }
     if let Some(node) = fields.get("port_groups") {
         for (name, node) in reader.named(node, "port groups") {
-            policy::port_group(reader, name, node);
+            let group = policy::port_group(reader, name, node);
+            document.port_groups.extend(group);
         }
     }
-    let keys = ["chains", "address_groups", "port_groups"];
-    if let Some((key, span)) = keys
-        .into_iter()
-        .find_map(|key| Some((key, fields.key_span(key)?)))
-        && reader.mistakes.len() == before
-    {
-        not_enforced(reader, key, span);
-    }
-}
-
-fn not_enforced(reader: &mut Reader<'_>, key: &str, span: Span) {
-    let message =
-        format!("`{key}`: port chains aren't enforced yet, so this version of weft takes none");
-    reader.report(span, message);
 }
 
 fn version(reader: &mut Reader<'_>, node: &Node, fields: &Fields<'_>) {
@@ -413,6 +409,8 @@ fn port(
         addresses: None,
         admin_up: None,
         attachment: None,
+        ingress: None,
+        egress: None,
     };
     if node.is_nothing() {
         return Some(entry);
@@ -424,14 +422,12 @@ fn port(
         let on_router = keys.what == ROUTER_PORT.what;
         entry.addresses = addresses(reader, node, on_router);
     }
-    for hook in ["ingress", "egress"] {
-        let (Some(span), Some(node)) = (fields.key_span(hook), fields.get(hook)) else {
-            continue;
-        };
-        if policy::hook(reader, node).is_some() {
-            not_enforced(reader, hook, span);
-        }
-    }
+    entry.ingress = fields
+        .get("ingress")
+        .and_then(|node| policy::hook(reader, node));
+    entry.egress = fields
+        .get("egress")
+        .and_then(|node| policy::hook(reader, node));
     if let (Some(bind), Some(peer)) = (fields.key_span("bind"), fields.key_span("peer")) {
         let later = if bind.start > peer.start { bind } else { peer };
         reader.report(later, "found both `bind` and `peer`, expected one: a port is bound to an interface or joined to another port");
@@ -669,6 +665,8 @@ fn repeated_names(reader: &mut Reader<'_>, documents: &[Document]) {
     let mut devices = Names::default();
     let mut hosts = Names::default();
     let mut zones = Names::default();
+    let (mut chains, mut groups, mut port_groups) =
+        (Names::default(), Names::default(), Names::default());
     for document in documents {
         let tenant = document.tenant.as_ref().map_or("", |tenant| &tenant.value);
         for bridge in &document.bridges {
@@ -676,6 +674,15 @@ fn repeated_names(reader: &mut Reader<'_>, documents: &[Document]) {
         }
         for router in &document.routers {
             devices.add(reader, tenant, "router", &router.name);
+        }
+        for chain in &document.chains {
+            chains.add(reader, tenant, "chain", &chain.name);
+        }
+        for group in &document.address_groups {
+            groups.add(reader, tenant, "address group", &group.name);
+        }
+        for group in &document.port_groups {
+            port_groups.add(reader, tenant, "port group", &group.name);
         }
         for host in &document.hosts {
             hosts.add(reader, "", "host", &host.name);
@@ -702,8 +709,9 @@ impl<'d> Names<'d> {
         let key = (tenant, name.value.as_str());
         match self.seen.get(&key) {
             Some((first, at)) => {
+                let article = if first.starts_with('a') { "an" } else { "a" };
                 let message = format!(
-                    "found {kind} `{}`, expected another name: a {first} has it at {}:{}",
+                    "found {kind} `{}`, expected another name: {article} {first} has it at {}:{}",
                     name.value, at.line, at.column
                 );
                 reader.report(name.span, message);

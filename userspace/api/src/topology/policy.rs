@@ -1,7 +1,8 @@
 //! Chains, rules and groups of a topology file: read with every mistake's place, names not looked up yet.
 //!
-//! No state. Called by `document`, which refuses what is read here as long as nothing enforces it.
+//! No state. Called by `document`; `plan` looks the names up.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -156,7 +157,7 @@ pub struct AddressGroupEntry {
     /// Its name.
     pub name: Spanned<String>,
     /// All its members.
-    pub prefixes: Vec<Spanned<IpNet>>,
+    pub prefixes: Vec<IpNet>,
 }
 
 /// A port group as a file says it.
@@ -190,11 +191,17 @@ pub(super) fn address_group(
     node: &Node,
 ) -> Option<AddressGroupEntry> {
     let items = reader.items(node, "a list of prefixes like [203.0.113.0/24]")?;
-    let prefixes = items.iter().filter_map(|item| {
-        let prefix = address_or_prefix(reader, item)?;
-        Some(Spanned::new(prefix, item.span))
-    });
-    let prefixes = prefixes.collect();
+    let mut prefixes = Vec::with_capacity(items.len());
+    let mut seen = BTreeMap::new();
+    for item in items {
+        let Some(prefix) = address_or_prefix(reader, item) else {
+            continue;
+        };
+        match seen.insert(prefix, item.span) {
+            Some(first) => reader.duplicate(item.span, &format!("`{prefix}`"), first),
+            None => prefixes.push(prefix),
+        }
+    }
     Some(AddressGroupEntry { name, prefixes })
 }
 
@@ -222,10 +229,11 @@ pub(super) fn port_group(
 }
 
 /// Names of the chains of a port's hook, in order.
-pub(super) fn hook(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Spanned<String>>> {
+pub(super) fn hook(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Vec<Spanned<String>>>> {
     let items = reader.items(node, "a list of chains like [to-web]")?;
     let names: Vec<_> = items.iter().map(|it| reader.name(it)).collect();
-    names.into_iter().collect()
+    let names: Option<Vec<_>> = names.into_iter().collect();
+    names.map(|names| Spanned::new(names, node.span))
 }
 
 fn rule(reader: &mut Reader<'_>, node: &Node) -> Option<RuleEntry> {

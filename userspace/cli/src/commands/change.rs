@@ -125,7 +125,7 @@ pub async fn port(session: &Session, command: &PortCommand) -> Result<Done> {
 }
 
 /// The plan of operations; nothing where they change nothing.
-fn step(model: &Model, operations: Vec<Operation>) -> Result<Plan> {
+pub fn step(model: &Model, operations: Vec<Operation>) -> Result<Plan> {
     let after = model
         .apply(&operations)
         .map_err(|invalid| anyhow!(reasons(&invalid)))?;

@@ -5,6 +5,7 @@ pub mod change;
 pub mod doctor;
 pub mod graph;
 pub mod graph_svg;
+pub mod group;
 pub mod host;
 pub mod hosts;
 pub mod objects;

@@ -1,7 +1,9 @@
 //! `get`: objects of the topology, and how they are found by name.
 
 use anyhow::{Result, bail};
+use weft_api::export;
 use weft_api::kinds::collection;
+use weft_vnet::policy::Hook;
 use weft_vnet::{DeviceId, Host, Kind, Model, Object, Port, Route, TenantId};
 
 use super::Session;
@@ -19,7 +21,12 @@ pub async fn get(session: &Session, kind: Kind, name: Option<&str>) -> Result<Do
         None => listed(session, &model, kind),
     };
     objects.sort_by_key(|object| (tenant_of(&model, object), name_of(&model, object)));
-    let table = || table(session, &model, kind, &objects);
+    let shown = match name {
+        Some(_) => objects.iter().flat_map(|it| details(&model, it)).collect(),
+        None => Vec::new(),
+    };
+    let shown: String = shown.into_iter().map(|line| line + "\n").collect();
+    let table = || table(session, &model, kind, &objects) + &shown;
     match objects.as_slice() {
         [one] if name.is_some() => session.output.show(one, table)?,
         many => session.output.show(many, table)?,
@@ -72,12 +79,15 @@ fn listed(session: &Session, model: &Model, kind: Kind) -> Vec<Object> {
 }
 
 /// Name of the tenant that an object belongs to; empty if to none.
-fn tenant_of(model: &Model, object: &Object) -> String {
+pub fn tenant_of(model: &Model, object: &Object) -> String {
     let tenant: Option<TenantId> = match object {
         Object::Tenant(tenant) => Some(tenant.id),
         Object::Bridge(bridge) => Some(bridge.tenant),
         Object::Router(router) => Some(router.tenant),
         Object::Port(port) => model.device(port.device).map(|(_, tenant)| tenant),
+        Object::Chain(chain) => Some(chain.tenant),
+        Object::AddressGroup(group) => Some(group.tenant),
+        Object::PortGroup(group) => Some(group.tenant),
         Object::Host(_) | Object::TunnelZone(_) => None,
     };
     tenant.map_or_else(String::new, |tenant| model.tenant_name(tenant))
@@ -109,8 +119,13 @@ fn table(session: &Session, model: &Model, kind: Kind, objects: &[Object]) -> St
         ],
         Kind::Host => &["NAME", "ZONES", "PORTS"],
         Kind::TunnelZone => &["NAME", "ENCAPSULATION", "HOSTS"],
+        Kind::Chain => &["TENANT", "NAME", "RULES", "PORTS"],
+        Kind::AddressGroup => &["TENANT", "NAME", "MEMBERS"],
+        Kind::PortGroup => &["TENANT", "NAME", "MEMBERS", "STATEFUL"],
     };
-    let right = ["PORTS", "ROUTES", "BRIDGES", "ROUTERS", "HOSTS"];
+    let right = [
+        "PORTS", "ROUTES", "BRIDGES", "ROUTERS", "HOSTS", "RULES", "MEMBERS",
+    ];
     let rows = objects.iter().map(|object| row(model, object)).collect();
     let notes = objects.iter().map(|object| notes(model, object));
     session.output.table(columns, &right, rows) + &notes.collect::<String>()
@@ -126,6 +141,32 @@ fn notes(model: &Model, object: &Object) -> String {
     };
     let inactive = model.inactive_routes(router);
     inactive.into_iter().map(note).collect()
+}
+
+/// What of one object has no room in a table: rules, members, and the chains of a port.
+fn details(model: &Model, object: &Object) -> Vec<String> {
+    match object {
+        Object::Chain(chain) => {
+            let rules = chain.rules.iter().zip(1..);
+            rules
+                .map(|(rule, number)| format!("rule {number}: {}", export::rule(model, rule)))
+                .collect()
+        }
+        Object::AddressGroup(group) => group.prefixes.iter().map(ToString::to_string).collect(),
+        Object::PortGroup(group) => group.ports.iter().map(|it| model.port_path(*it)).collect(),
+        Object::Port(port) => {
+            let hooks = [Hook::Ingress, Hook::Egress].into_iter();
+            let hooks = hooks.filter(|hook| !port.chains(*hook).is_empty());
+            let names = |hook: Hook| -> Vec<String> {
+                let chains = port.chains(hook).iter();
+                chains.map(|id| model.policy.chain_name(*id)).collect()
+            };
+            hooks
+                .map(|hook| format!("{hook}: {}", names(hook).join(", ")))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn row(model: &Model, object: &Object) -> Vec<String> {
@@ -173,6 +214,20 @@ fn row(model: &Model, object: &Object) -> Vec<String> {
                 .filter(|host| host.zones.contains_key(&it.name));
             let encapsulation = format!("{:?}", it.encapsulation).to_lowercase();
             vec![name, encapsulation, hosts.count().to_string()]
+        }
+        Object::Chain(it) => {
+            let ports = model.ports.values();
+            let ports = ports.filter(|port| {
+                let mut chains = port.ingress.iter().chain(&port.egress);
+                chains.any(|id| *id == it.id)
+            });
+            let rules = it.rules.len().to_string();
+            vec![tenant, name, rules, ports.count().to_string()]
+        }
+        Object::AddressGroup(it) => vec![tenant, name, it.prefixes.len().to_string()],
+        Object::PortGroup(it) => {
+            let members = it.ports.len().to_string();
+            vec![tenant, name, members, it.stateful.to_string()]
         }
     }
 }

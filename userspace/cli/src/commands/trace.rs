@@ -14,6 +14,7 @@ pub async fn trace(session: &Session, args: &Trace) -> Result<Done> {
     let mut request = TraceRequest {
         tenant: session.tenant.clone(),
         from: args.from.clone(),
+        state: args.state,
         ..TraceRequest::default()
     };
     if let Some(hex) = &args.hex {

@@ -1,5 +1,6 @@
 //! The binary itself against a server of the API: what it prints, and its exit status.
 
+mod groups;
 mod server;
 
 use std::io::{BufRead as _, Write as _};
@@ -212,7 +213,7 @@ fn get_shows_objects_as_tables_and_as_the_types_of_the_api() {
         (ran.status, ran.err.as_str()),
         (1, "error: there is no tenant `nobody`\n")
     );
-    assert_eq!(weft(&server, &["get", "chains"]).status, 2);
+    assert_eq!(weft(&server, &["get", "mirrors"]).status, 2);
 }
 
 #[test]

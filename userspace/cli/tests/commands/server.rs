@@ -18,13 +18,14 @@ use weft_api::agent::{
 use weft_api::problem::Problem;
 use weft_store::server::{ProblemResponse, routes};
 use weft_store::{EmbeddedStore, Store};
-use weft_vnet::Object;
+use weft_vnet::{Model, Object, Operation};
 
 /// A running server.
 pub struct Server {
     /// Where it listens.
     pub endpoint: String,
     transactions: Arc<AtomicU64>,
+    store: Arc<dyn Store>,
     runtime: Option<Runtime>,
     _folder: TempDir,
 }
@@ -61,26 +62,43 @@ impl Server {
         self.transactions.load(Ordering::Relaxed)
     }
 
+    /// What no file says yet.
+    pub fn transact(&self, operations: Vec<Operation>) {
+        let runtime = self.runtime.as_ref().unwrap();
+        runtime
+            .block_on(self.store.transact(None, operations))
+            .unwrap();
+    }
+
+    /// The topology that it holds.
+    pub fn model(&self) -> Model {
+        let runtime = self.runtime.as_ref().unwrap();
+        let contents = runtime.block_on(self.store.read()).unwrap();
+        contents.model().unwrap()
+    }
+
     fn with(behaviour: Behaviour) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("weftd.sock");
         let runtime = Runtime::new().unwrap();
         let transactions = Arc::clone(&behaviour.transactions);
-        runtime.block_on(async {
+        let store = runtime.block_on(async {
             let store = EmbeddedStore::open(&folder.path().join("store.redb"))
                 .await
                 .unwrap();
             let store: Arc<dyn Store> = Arc::new(store);
             let app = routes(Arc::clone(&store))
-                .merge(agent(store))
+                .merge(agent(Arc::clone(&store)))
                 .layer(middleware::from_fn_with_state(behaviour, behave));
             let listener = UnixListener::bind(&socket).unwrap();
             tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+            store
         });
         let endpoint = format!("unix:{}", socket.display());
         Server {
             endpoint,
             transactions,
+            store,
             runtime: Some(runtime),
             _folder: folder,
         }

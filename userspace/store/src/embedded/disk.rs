@@ -1,11 +1,12 @@
 //! The file of the embedded store: objects and state as JSON by their keys, and what is known of
 //! the store itself. A transaction of the file for each change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition,
     WriteTransaction,
@@ -14,13 +15,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use weft_api::types::{Change, OwnedState, StateChange};
-use weft_vnet::{Model, Object};
+use weft_vnet::policy::{AddressGroup, Policy, compare_members};
+use weft_vnet::{AddressGroupId, Model, Object};
 
 use crate::state::Table as StateTable;
 use crate::{Result, StoreError};
 
 /// "KIND/UUID" to an [`Object`].
 const OBJECTS: TableDefinition<'static, &str, &str> = TableDefinition::new("objects");
+/// "UUID/PREFIX", a member of an address group, to nothing: one that comes or goes is one entry of the file, however
+/// many there are (ADR 16). The group's object is kept without them.
+const MEMBERS: TableDefinition<'static, &str, &str> = TableDefinition::new("members");
 /// A state entry's key to an [`OwnedState`].
 const STATE: TableDefinition<'static, &str, &str> = TableDefinition::new("state");
 /// `format`, `store`, `revision`, `sequence`.
@@ -95,6 +100,7 @@ impl Disk {
         {
             write.open_table(OBJECTS)?;
             write.open_table(STATE)?;
+            write.open_table(MEMBERS)?;
             let mut meta = write.open_table(META)?;
             if meta.get("format")?.is_none() {
                 meta.insert("format", FORMAT)?;
@@ -120,6 +126,7 @@ impl Disk {
         };
         Ok(Tables {
             objects: all(OBJECTS)?,
+            members: all(MEMBERS)?,
             state: all(STATE)?,
             meta: all(META)?,
         })
@@ -135,37 +142,19 @@ impl Disk {
         let write = self.begin_write()?;
         {
             let mut table = write.open_table(OBJECTS)?;
-            difference(
-                &mut table,
-                "tenant",
-                &old.tenants,
-                &new.tenants,
-                Object::Tenant,
-            )?;
-            difference(
-                &mut table,
-                "zone",
-                &old.zones,
-                &new.zones,
-                Object::TunnelZone,
-            )?;
-            difference(&mut table, "host", &old.hosts, &new.hosts, Object::Host)?;
-            difference(
-                &mut table,
-                "bridge",
-                &old.bridges,
-                &new.bridges,
-                Object::Bridge,
-            )?;
-            difference(
-                &mut table,
-                "router",
-                &old.routers,
-                &new.routers,
-                Object::Router,
-            )?;
-            difference(&mut table, "port", &old.ports, &new.ports, Object::Port)?;
+            let put = &mut table;
+            difference(put, "tenant", &old.tenants, &new.tenants, Object::Tenant)?;
+            difference(put, "zone", &old.zones, &new.zones, Object::TunnelZone)?;
+            difference(put, "host", &old.hosts, &new.hosts, Object::Host)?;
+            difference(put, "bridge", &old.bridges, &new.bridges, Object::Bridge)?;
+            difference(put, "router", &old.routers, &new.routers, Object::Router)?;
+            difference(put, "port", &old.ports, &new.ports, Object::Port)?;
+            let (old, new) = (&old.policy, &new.policy);
+            difference(put, "chain", &old.chains, &new.chains, Object::Chain)?;
+            let groups = (&old.port_groups, &new.port_groups);
+            difference(put, "port_group", groups.0, groups.1, Object::PortGroup)?;
         }
+        address_groups(&write, &old.policy, &new.policy)?;
         numbers(&write, new.revision, sequence)?;
         write.commit()?;
         Ok(())
@@ -247,6 +236,61 @@ fn difference<K: Ord + std::fmt::Display, T: Clone + PartialEq>(
     Ok(())
 }
 
+/// Writes the difference of address groups: their objects without members, and each member that comes or goes.
+fn address_groups(
+    write: &WriteTransaction,
+    old: &Policy,
+    new: &Policy,
+) -> std::result::Result<(), redb::Error> {
+    let (old, new) = (&old.address_groups, &new.address_groups);
+    let heads = |groups: &BTreeMap<AddressGroupId, Arc<AddressGroup>>| {
+        let head = |(id, group): (&AddressGroupId, &Arc<AddressGroup>)| (*id, head(group));
+        groups.iter().map(head).collect::<BTreeMap<_, _>>()
+    };
+    difference(
+        &mut write.open_table(OBJECTS)?,
+        "address_group",
+        &heads(old),
+        &heads(new),
+        Object::AddressGroup,
+    )?;
+    let mut table = write.open_table(MEMBERS)?;
+    let ids: BTreeSet<&AddressGroupId> = old.keys().chain(new.keys()).collect();
+    for id in ids {
+        let (before, after) = (old.get(id), new.get(id));
+        if before.zip(after).is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
+            continue;
+        }
+        let members = |group: Option<&Arc<AddressGroup>>| -> Vec<IpNet> {
+            group.map_or_else(Vec::new, |it| it.prefixes.clone())
+        };
+        let (come, go) = compare_members(&members(before), &members(after));
+        for prefix in go {
+            table.remove(format!("{id}/{prefix}").as_str())?;
+        }
+        for prefix in come {
+            table.insert(format!("{id}/{prefix}").as_str(), "")?;
+        }
+    }
+    Ok(())
+}
+
+/// A group without its members.
+fn head(group: &AddressGroup) -> Arc<AddressGroup> {
+    let AddressGroup {
+        id,
+        tenant,
+        name,
+        prefixes: _,
+    } = group;
+    Arc::new(AddressGroup {
+        id: *id,
+        tenant: *tenant,
+        name: name.clone(),
+        prefixes: Vec::new(),
+    })
+}
+
 fn json(value: &impl Serialize) -> std::result::Result<String, redb::Error> {
     serde_json::to_string(value).map_err(|error| redb::Error::Io(io::Error::other(error)))
 }
@@ -254,6 +298,7 @@ fn json(value: &impl Serialize) -> std::result::Result<String, redb::Error> {
 /// The whole file as text.
 struct Tables {
     objects: BTreeMap<String, String>,
+    members: BTreeMap<String, String>,
     state: BTreeMap<String, String>,
     meta: BTreeMap<String, String>,
 }
@@ -264,7 +309,13 @@ impl Tables {
         if format != FORMAT {
             return Err(format!("its format is {format}, this weft knows {FORMAT}"));
         }
-        let objects: Vec<Object> = values(&self.objects)?;
+        let mut objects: Vec<Object> = values(&self.objects)?;
+        let mut members = self.members_by_group()?;
+        for object in &mut objects {
+            if let Object::AddressGroup(group) = object {
+                group.prefixes = members.remove(&group.id).unwrap_or_default();
+            }
+        }
         let model = Model::restore(objects, self.number("revision")?);
         let model = model.map_err(|invalid| {
             let reasons: Vec<String> = invalid.iter().map(ToString::to_string).collect();
@@ -283,6 +334,20 @@ impl Tables {
                 .map(|owned| (owned.entry.key(), owned))
                 .collect(),
         })
+    }
+
+    fn members_by_group(
+        &self,
+    ) -> std::result::Result<BTreeMap<AddressGroupId, Vec<IpNet>>, String> {
+        let mut members: BTreeMap<AddressGroupId, Vec<IpNet>> = BTreeMap::new();
+        for key in self.members.keys() {
+            let parsed = key
+                .split_once('/')
+                .and_then(|(id, prefix)| Some((id.parse().ok()?, prefix.parse().ok()?)));
+            let (id, prefix) = parsed.ok_or_else(|| format!("`{key}` is no member of a group"))?;
+            members.entry(id).or_default().push(prefix);
+        }
+        Ok(members)
     }
 
     fn meta(&self, key: &str) -> std::result::Result<&str, String> {

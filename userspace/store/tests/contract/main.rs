@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use stores::{Rig, bridge, host, mac, operations, port_live, tenant};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use stores::{GROUP, Rig, bridge, host, mac, operations, policies, port_live, tenant};
 use weft_api::types::{Event, OwnedState, StateChange, StateUpdate};
+use weft_common::limits::ADDRESS_GROUP_MEMBERS_MAX;
 use weft_store::{Store, StoreError};
 use weft_vnet::{Kind, Object, Operation};
 
@@ -49,6 +52,7 @@ contract! {
     state_that_is_so_already_is_no_change
     a_restart_keeps_everything
     many_watchers_see_the_same
+    members_of_a_large_group_are_changed_one_by_one
 }
 
 type Watch = BoxStream<'static, weft_store::Result<Event>>;
@@ -69,6 +73,66 @@ async fn nothing_more(watch: &mut Watch) {
 
 async fn state_of(store: &dyn Store) -> Vec<OwnedState> {
     store.read().await.unwrap().state
+}
+
+/// Chains, groups and the chains of a port are kept, and a change of a large group is as small as what it says.
+async fn members_of_a_large_group_are_changed_one_by_one(mut rig: Rig) {
+    let all = (0..ADDRESS_GROUP_MEMBERS_MAX as u32)
+        .map(|it| IpNet::from(IpAddr::from((0x0a00_0000 + it).to_be_bytes())));
+    let mut operations = operations();
+    operations.extend(policies(all.collect()).into_iter().map(Operation::Put));
+    rig.store.transact(None, operations).await.unwrap();
+    let mut watch = rig.store.watch(1).await.unwrap();
+    let new: IpNet = "fd00::1/128".parse().unwrap();
+    let gone: IpNet = "10.0.0.7/32".parse().unwrap();
+    let change = vec![Operation::Members {
+        group: GROUP,
+        add: vec![new],
+        remove: vec![gone],
+    }];
+    assert_eq!(rig.store.transact(None, change.clone()).await.unwrap(), 2);
+    let Event::Change(seen) = next(&mut watch).await else {
+        panic!("a change");
+    };
+    assert_eq!(seen.operations, change);
+    drop(watch);
+    let before = rig.store.read().await.unwrap();
+    rig.restart().await;
+    let after = rig.store.read().await.unwrap();
+    assert_eq!(after, before);
+    let model = after.model().unwrap();
+    let members = &model.policy.address_groups[&GROUP].prefixes;
+    assert_eq!(members.len(), ADDRESS_GROUP_MEMBERS_MAX);
+    assert!(members.contains(&new) && !members.contains(&gone));
+    assert_eq!(
+        (model.policy.chains.len(), model.policy.port_groups.len()),
+        (1, 1)
+    );
+    assert!(model.ports.values().all(|port| port.egress.len() == 1));
+    let kind = Kind::AddressGroup;
+    let delete = Operation::Delete { kind, id: GROUP.0 };
+    let refused = rig.store.transact(None, vec![delete]).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("chain to-web refers to it"),
+        "{refused}"
+    );
+    // With its members: the next one of the same id has none.
+    let Object::Chain(mut chain) = policies(Vec::new()).remove(1) else {
+        panic!("a chain");
+    };
+    chain.rules.clear();
+    let id = GROUP.0;
+    let group = policies(Vec::new()).remove(0);
+    let chain = Operation::Put(Object::Chain(chain));
+    let delete = Operation::Delete { kind, id };
+    rig.store.transact(None, vec![chain, delete]).await.unwrap();
+    rig.store
+        .transact(None, vec![Operation::Put(group)])
+        .await
+        .unwrap();
+    rig.restart().await;
+    let model = rig.store.read().await.unwrap().model().unwrap();
+    assert_eq!(model.policy.address_groups[&GROUP].prefixes, []);
 }
 
 async fn a_new_store_is_empty(rig: Rig) {

@@ -261,6 +261,10 @@ PUT /v1/state/h1 | | {"put":[{"table":"mac"}]}
     400 "pointer":"/put/0
 GET /v1/topology | |
     200 etag: "0"
+GET /v1/topology?members=x | |
+    400 urn:weft:problem:malformed
+POST /v1/transactions | | {"operations":[{"members":{"group":"TENANT","add":["10.0.0.0/8"]}}]}
+    422 "pointer":"/operations/0/members/group"
 "##;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 use weft_api::client::{Client, Endpoint};
 use weft_store::{EmbeddedStore, RemoteStore, Store, server};
+use weft_vnet::policy::{
+    Action, AddressGroup, AddressMatch, Chain, Conditions, Group, PortGroup, Rule,
+};
 use weft_vnet::{
-    Binding, Bridge, BridgeId, DeviceId, Encapsulation, Host, HostId, Mac, Object, Operation, Port,
-    PortId, StateEntry, Tenant, TenantId, TunnelZone, ZoneId,
+    AddressGroupId, Binding, Bridge, BridgeId, ChainId, DeviceId, Encapsulation, Host, HostId, Mac,
+    Object, Operation, Port, PortGroupId, PortId, StateEntry, Tenant, TenantId, TunnelZone, ZoneId,
 };
 
 /// Changes that the stores under test keep for watchers.
@@ -168,7 +172,55 @@ pub fn port() -> Object {
             tunnel_key: None,
         }),
         peer: None,
+        ingress: Vec::new(),
+        egress: Vec::new(),
     })
+}
+
+/// The address group of [`policies`].
+pub const GROUP: AddressGroupId = AddressGroupId(Uuid::from_u128(6 << 64 | 1));
+
+/// An address group, a chain that asks for it, a port group, and the port with that chain.
+pub fn policies(prefixes: Vec<IpNet>) -> Vec<Object> {
+    let tenant = TenantId(id(1, 1));
+    let chain = ChainId(id(7, 1));
+    let office = AddressMatch::Group(Group::Addresses(GROUP));
+    let Object::Port(port) = port() else {
+        unreachable!("see above")
+    };
+    let rule = Rule {
+        matches: Conditions {
+            src: Some(vec![office]),
+            ..Conditions::default()
+        },
+        action: Action::Accept,
+        ..Rule::default()
+    };
+    vec![
+        Object::AddressGroup(AddressGroup {
+            id: GROUP,
+            tenant,
+            name: "office".into(),
+            prefixes,
+        }),
+        Object::Chain(Chain {
+            id: chain,
+            tenant,
+            name: "to-web".into(),
+            rules: vec![rule],
+        }),
+        Object::PortGroup(PortGroup {
+            id: PortGroupId(id(8, 1)),
+            tenant,
+            name: "web".into(),
+            ports: vec![port.id],
+            stateful: false,
+        }),
+        Object::Port(Port {
+            egress: vec![chain],
+            ..port
+        }),
+    ]
 }
 
 /// A small topology, in the order in which stores list it.

@@ -2,7 +2,9 @@
 //!
 //! No state. Called by [`crate::simulate()`] between the devices.
 
+use super::chains::judge;
 use crate::id::PortId;
+use crate::policy::Hook;
 use crate::simulate::{Cause, Verdict};
 use crate::tag::Tag;
 use crate::trace::{Step, TraceSink};
@@ -14,7 +16,9 @@ pub(crate) fn enter<T: TraceSink>(walk: &mut Walk<'_, T>, id: PortId) -> Next {
     walk.depends_on(Tag::Port(id));
     tell(walk, id, "in from the workload");
     match walk.snapshot.port(id) {
-        Some(port) if port.admin_up => Next::Receive(id),
+        Some(port) if port.admin_up => {
+            judge(walk, port, Hook::Ingress).unwrap_or(Next::Receive(id))
+        }
         _ => walk.drop(DropReason::PortDown, Some(Cause::Port(id))),
     }
 }
@@ -32,6 +36,9 @@ pub(crate) fn leave<T: TraceSink>(walk: &mut Walk<'_, T>, id: PortId) -> Next {
         walk.depends_on(Tag::Activity(id));
         if let Some((host, _)) = walk.snapshot.activity(id) {
             walk.depends_on(Tag::Host(host));
+        }
+        if let Some(end) = judge(walk, port, Hook::Egress) {
+            return end;
         }
         tell(walk, id, "out to the workload");
         return Next::Done(Verdict::Deliver(id));

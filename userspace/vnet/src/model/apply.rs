@@ -11,7 +11,7 @@ impl Model {
     /// The model after `operations`, with the next revision.
     ///
     /// Objects may refer to what a later operation makes. Of a peering one side is enough; a transaction that
-    /// clears one side clears the other. A deleted device takes its ports along.
+    /// clears one side clears the other. A deleted device takes its ports along, and a deleted port leaves its groups.
     ///
     /// # Errors
     /// Every reason for which the transaction is refused; then nothing has changed.
@@ -21,9 +21,13 @@ impl Model {
             match operation {
                 Operation::Put(object) => draft.put(index, object),
                 Operation::Delete { kind, id } => draft.delete(index, *kind, *id),
+                Operation::Members { group, add, remove } => {
+                    draft.members(index, *group, add, remove);
+                }
             }
         }
         draft.join_peers();
+        draft.leave_groups();
         validate(&mut draft);
         validate_new(&mut draft);
         draft.finish()

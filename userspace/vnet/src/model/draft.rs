@@ -3,7 +3,10 @@
 //! Lives as long as one [`Model::apply`].
 
 use super::{DeviceId, Invalid, Kind, Model, Object, Port};
-use crate::id::{BridgeId, HostId, PortId, RouterId, TenantId, ZoneId};
+use crate::id::{
+    AddressGroupId, BridgeId, ChainId, HostId, PortGroupId, PortId, RouterId, TenantId, ZoneId,
+};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -14,7 +17,7 @@ pub(super) struct Draft<'a> {
     old: &'a Model,
     /// With the operations so far.
     pub(super) model: Model,
-    /// The last operation that put the object.
+    /// The last operation that put the object, or changed its members.
     put_by: HashMap<(Kind, Uuid), usize>,
     /// The last operation that deleted the object, with its name.
     deleted_by: HashMap<(Kind, Uuid), usize>,
@@ -46,6 +49,44 @@ impl<'a> Draft<'a> {
             Object::Port(it) => drop(self.model.ports.insert(it.id, Arc::new(it))),
             Object::Host(it) => drop(self.model.hosts.insert(it.id, Arc::new(it))),
             Object::TunnelZone(it) => drop(self.model.zones.insert(it.id, Arc::new(it))),
+            Object::Chain(it) => drop(self.model.policy.chains.insert(it.id, Arc::new(it))),
+            Object::AddressGroup(mut it) => {
+                self.refuse_host_bits(operation, "/prefixes", &it.prefixes);
+                it.sort();
+                let groups = &mut self.model.policy.address_groups;
+                groups.insert(it.id, Arc::new(it));
+            }
+            Object::PortGroup(it) => {
+                drop(self.model.policy.port_groups.insert(it.id, Arc::new(it)));
+            }
+        }
+    }
+
+    pub(super) fn members(
+        &mut self,
+        operation: usize,
+        group: AddressGroupId,
+        add: &[IpNet],
+        remove: &[IpNet],
+    ) {
+        self.refuse_host_bits(operation, "/add", add);
+        self.refuse_host_bits(operation, "/remove", remove);
+        let Some(shared) = self.model.policy.address_groups.get_mut(&group) else {
+            let message = format!("there is no address group with the id {group}");
+            return self.refuse(operation, "/group", message);
+        };
+        Arc::make_mut(shared).change(add, remove);
+        self.put_by.insert((Kind::AddressGroup, group.0), operation);
+    }
+
+    /// Members are prefixes: what is behind the length of one would never be looked at.
+    fn refuse_host_bits(&mut self, operation: usize, pointer: &str, prefixes: &[IpNet]) {
+        for (index, prefix) in prefixes.iter().enumerate() {
+            if *prefix != prefix.trunc() {
+                let expected = prefix.trunc();
+                let message = format!("{prefix} has bits beyond its prefix: expected {expected}");
+                self.refuse(operation, format!("{pointer}/{index}"), message);
+            }
         }
     }
 
@@ -57,6 +98,15 @@ impl<'a> Draft<'a> {
             Kind::Port => self.model.ports.remove(&PortId(id)).is_some(),
             Kind::Host => self.model.hosts.remove(&HostId(id)).is_some(),
             Kind::TunnelZone => self.model.zones.remove(&ZoneId(id)).is_some(),
+            Kind::Chain => self.model.policy.chains.remove(&ChainId(id)).is_some(),
+            Kind::AddressGroup => {
+                let groups = &mut self.model.policy.address_groups;
+                groups.remove(&AddressGroupId(id)).is_some()
+            }
+            Kind::PortGroup => {
+                let groups = &mut self.model.policy.port_groups;
+                groups.remove(&PortGroupId(id)).is_some()
+            }
         };
         if !existed {
             self.refuse(
@@ -71,6 +121,7 @@ impl<'a> Draft<'a> {
             Kind::Bridge => DeviceId::Bridge(BridgeId(id)),
             Kind::Router => DeviceId::Router(RouterId(id)),
             Kind::Tenant | Kind::Port | Kind::Host | Kind::TunnelZone => return,
+            Kind::Chain | Kind::AddressGroup | Kind::PortGroup => return,
         };
         self.model.ports.retain(|_, port| port.device != device);
     }
@@ -99,6 +150,21 @@ impl<'a> Draft<'a> {
             self.set_peer(port, Some(peer));
         }
         self.clear_one_sided();
+    }
+
+    /// Takes ports that are gone out of the groups that this transaction didn't say itself.
+    pub(super) fn leave_groups(&mut self) {
+        if !self.deletes() {
+            return;
+        }
+        let Model { ports, policy, .. } = &mut self.model;
+        for (id, group) in &mut policy.port_groups {
+            let is_whole = group.ports.iter().all(|port| ports.contains_key(port));
+            if !is_whole && !self.put_by.contains_key(&(Kind::PortGroup, id.0)) {
+                let group = Arc::make_mut(group);
+                group.ports.retain(|port| ports.contains_key(port));
+            }
+        }
     }
 
     /// Records a reason at an object: at the operation that put it, else at the one that deleted what it needs.
@@ -151,6 +217,22 @@ impl<'a> Draft<'a> {
     /// Whether this transaction put the object.
     pub(super) fn touched(&self, kind: Kind, id: Uuid) -> bool {
         self.put_by.contains_key(&(kind, id))
+    }
+
+    /// The first object of a kind that this transaction put, by its id.
+    pub(super) fn first_put(&self, kind: Kind) -> Option<(Kind, Uuid)> {
+        let put = self.put_by.keys().filter(|(its, _)| *its == kind);
+        put.min_by_key(|(_, id)| *id).copied()
+    }
+
+    /// Whether this transaction deletes anything.
+    pub(super) fn deletes(&self) -> bool {
+        !self.deleted_by.is_empty()
+    }
+
+    /// Whether something is wrong so far.
+    pub(super) fn is_refused(&self) -> bool {
+        !self.invalid.is_empty()
     }
 
     pub(super) fn refuse(

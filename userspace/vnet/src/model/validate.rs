@@ -3,6 +3,7 @@
 //! No state. Called once per transaction, on the finished draft: so within a transaction order is free.
 
 use super::draft::Draft;
+use super::policy;
 use super::{DeviceId, Kind, Model, Port, Route, RouteAction, TUNNEL_KEY_MAX};
 use crate::id::{BridgeId, HostId, RouterId, TenantId};
 use crate::mac::Mac;
@@ -32,6 +33,8 @@ pub(super) fn validate(draft: &mut Draft<'_>) {
     bindings(draft, &model);
     seeded_macs(draft, &model);
     device_addresses(draft, &model);
+    policy::names(draft, &model);
+    policy::references(draft, &model);
 }
 
 /// What is refused of a change only: a topology that was stored with it goes on working.
@@ -41,9 +44,10 @@ pub(super) fn validate_new(draft: &mut Draft<'_>) {
         whole_subnets(draft, port);
     }
     overlaps(draft, &model);
+    policy::rules(draft, &model);
 }
 
-fn at(port: &Port) -> (Kind, Uuid) {
+pub(super) fn at(port: &Port) -> (Kind, Uuid) {
     (Kind::Port, port.id.0)
 }
 
@@ -114,7 +118,7 @@ fn names(draft: &mut Draft<'_>, model: &Model) {
     }
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(letter)
 }
@@ -525,14 +529,14 @@ fn device_addresses(draft: &mut Draft<'_>, model: &Model) {
 }
 
 /// Refuses the second owner of something. The one that this transaction put, or put later, is to blame.
-struct Unique<K> {
+pub(super) struct Unique<K> {
     pointer: String,
     complaint: &'static str,
     owners: HashMap<K, ((Kind, Uuid), String, String)>,
 }
 
 impl<K: Eq + Hash> Unique<K> {
-    fn new(pointer: &str, complaint: &'static str) -> Self {
+    pub(super) fn new(pointer: &str, complaint: &'static str) -> Self {
         Self {
             pointer: pointer.to_owned(),
             complaint,
@@ -540,7 +544,7 @@ impl<K: Eq + Hash> Unique<K> {
         }
     }
 
-    fn see(&mut self, draft: &mut Draft<'_>, key: K, owner: (Kind, Uuid), text: &str) {
+    pub(super) fn see(&mut self, draft: &mut Draft<'_>, key: K, owner: (Kind, Uuid), text: &str) {
         let Some((first, first_text, first_pointer)) = self.owners.get(&key) else {
             let entry = (owner, text.to_owned(), self.pointer.clone());
             self.owners.insert(key, entry);

@@ -215,11 +215,12 @@ pub enum FragmentPolicy {
 }
 
 /// State of a connection, as a port's host tracks it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Connection {
     /// The packet opens one.
+    #[default]
     New = 0,
     /// The packet belongs to one that this chain, or the opposite chain of the port, admitted.
     Established = 1,
@@ -267,7 +268,7 @@ pub struct AddressGroup {
     pub tenant: TenantId,
     /// Unique among the tenant's address groups.
     pub name: String,
-    /// Its members.
+    /// Its members, each once and in order: [`AddressGroup::sort`].
     #[serde(default)]
     pub prefixes: Vec<IpNet>,
 }
@@ -290,17 +291,49 @@ pub struct PortGroup {
 }
 
 /// All chains and groups of a topology.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Policy {
     /// Chains.
+    #[serde(with = "crate::model::shared")]
     pub chains: BTreeMap<ChainId, Arc<Chain>>,
     /// Address groups.
+    #[serde(with = "crate::model::shared")]
     pub address_groups: BTreeMap<AddressGroupId, Arc<AddressGroup>>,
     /// Port groups.
+    #[serde(with = "crate::model::shared")]
     pub port_groups: BTreeMap<PortGroupId, Arc<PortGroup>>,
 }
 
+impl AddressGroup {
+    /// Puts the members into order, each once, as a model has them.
+    pub fn sort(&mut self) {
+        self.prefixes.sort_unstable();
+        self.prefixes.dedup();
+    }
+
+    /// Changes some members: those in `add` come, then those in `remove` go. The group is in order before and after.
+    pub fn change(&mut self, add: &[IpNet], remove: &[IpNet]) {
+        if !add.is_empty() {
+            self.prefixes.extend_from_slice(add);
+            // Stable: it sees the long run that is in order already.
+            self.prefixes.sort();
+            self.prefixes.dedup();
+        }
+        if !remove.is_empty() {
+            let mut gone = remove.to_vec();
+            gone.sort_unstable();
+            self.prefixes.retain(|it| gone.binary_search(it).is_err());
+        }
+    }
+}
+
 impl Policy {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.address_groups.is_empty() && self.port_groups.is_empty()
+    }
+
     /// Name of a chain, or its id when it isn't there.
     pub fn chain_name(&self, id: ChainId) -> String {
         self.chains

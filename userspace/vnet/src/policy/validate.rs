@@ -3,9 +3,10 @@
 //! No state. `apply` calls it; `compile` and the kernel rely on it.
 
 use super::chain::{
-    Action, AddressMatch, Chain, Conditions, Group, Policy, PortRange, Rule, VlanMatch,
+    Action, AddressGroup, AddressMatch, Chain, Conditions, Group, Policy, PortRange, Rule,
+    VlanMatch,
 };
-use crate::id::{ChainId, PortId};
+use crate::id::{AddressGroupId, ChainId, PortId};
 use crate::model::Port;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,6 +44,19 @@ pub struct Refusal {
     pub rule: Option<usize>,
     /// What is wrong, and what was expected.
     pub reason: String,
+    /// The same place by ids.
+    pub at: Option<At>,
+}
+
+/// What is to be changed for a policy to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// A rule of a chain, by its index from 0.
+    Rule(ChainId, usize),
+    /// A chain as a whole.
+    Chain(ChainId),
+    /// An address group.
+    Group(AddressGroupId),
 }
 
 fn place(chain: &Option<String>, rule: &Option<usize>) -> String {
@@ -62,18 +76,27 @@ pub fn validate_chains(policy: &Policy) -> Vec<Refusal> {
             check.values(chain, index, rule);
         }
     }
-    for group in policy.address_groups.values() {
-        let count = group.prefixes.len();
-        if count > ADDRESS_GROUP_MEMBERS_MAX {
-            let reason = format!(
-                "address group {} has {count} members: expected at most {ADDRESS_GROUP_MEMBERS_MAX}",
-                group.name
-            );
-            check.refuse(None, None, reason);
-        }
-    }
+    let groups = policy.address_groups.values();
+    check
+        .refusals
+        .extend(groups.filter_map(|it| validate_group(it)));
     loops(&mut check);
     check.refusals
+}
+
+/// What is wrong with an address group.
+pub fn validate_group(group: &AddressGroup) -> Option<Refusal> {
+    let count = group.prefixes.len();
+    let reason = format!(
+        "address group {} has {count} members: expected at most {ADDRESS_GROUP_MEMBERS_MAX}",
+        group.name
+    );
+    (count > ADDRESS_GROUP_MEMBERS_MAX).then_some(Refusal {
+        chain: None,
+        rule: None,
+        reason,
+        at: Some(At::Group(group.id)),
+    })
 }
 
 /// What is wrong with these chains on a port's hook, besides what [`validate_chains`] says. `ports` are all of the topology's.
@@ -130,10 +153,15 @@ impl<'a> Check<'a> {
     }
 
     fn refuse(&mut self, chain: Option<&Chain>, rule: Option<usize>, reason: String) {
+        let at = chain.map(|chain| match rule {
+            Some(rule) => At::Rule(chain.id, rule),
+            None => At::Chain(chain.id),
+        });
         self.refusals.push(Refusal {
             chain: chain.map(|it| it.name.clone()),
             rule,
             reason,
+            at,
         });
     }
 
@@ -369,8 +397,11 @@ fn loops(check: &mut Check<'_>) {
         depths: BTreeMap::new(),
         is_too_deep: false,
     };
-    for id in policy.chains.keys() {
-        walk.enter(*id);
+    // By name, so that the same mistake is told in the same words, whatever the ids are.
+    let mut chains: Vec<&Chain> = policy.chains.values().map(|it| &**it).collect();
+    chains.sort_by_key(|it| (&it.name, it.id));
+    for chain in chains {
+        walk.enter(chain.id);
     }
 }
 
@@ -413,7 +444,19 @@ impl Walk<'_, '_> {
         let names = members.iter().chain(members.first());
         let names: Vec<String> = names.map(|it| self.check.policy.chain_name(*it)).collect();
         let reason = format!("chains jump in a loop: {}", names.join(" -> "));
-        self.check.refuse(None, None, reason);
+        let jumps = |(first, second): (&ChainId, &ChainId)| {
+            let rules = &self.check.policy.chains.get(first)?.rules;
+            let jump = rules.iter().position(|it| target(it) == Some(*second))?;
+            Some(At::Rule(*first, jump))
+        };
+        let next = members.get(1).or(members.first());
+        let at = members.first().zip(next).and_then(jumps);
+        self.check.refusals.push(Refusal {
+            chain: None,
+            rule: None,
+            reason,
+            at,
+        });
     }
 
     fn refuse_depth(&mut self) {

@@ -73,7 +73,7 @@ impl View {
     }
 
     /// Source and destination of IP, sender and target of ARP.
-    pub(super) fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
         match self.key.head.network() {
             Network::Ipv4 | Network::Arp => Some((
                 Ipv4Addr::from(self.key.src_v4()).into(),

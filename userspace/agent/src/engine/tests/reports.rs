@@ -3,6 +3,8 @@
 use super::*;
 use crate::store_sync::StoreHealth;
 use weft_api::{Health, PortState, TraceRequest, TraceResponse};
+use weft_vnet::ChainId;
+use weft_vnet::policy::{Action, Chain, Conditions, Connection, Rule};
 
 impl Rig {
     /// Everything that could be wrong isn't.
@@ -164,4 +166,81 @@ fn a_trace_learns_and_sends_nothing() {
     assert_eq!(rig.published(), StateUpdate::default());
     assert_eq!(rig.engine.state.entries().count(), 0);
     assert_eq!(rig.engine.waiting.packets, 0);
+}
+
+/// `web/near` sends no UDP, and `web/far` receives what is established only.
+fn filtered() -> Rig {
+    let mut rig = Rig::healthy();
+    let tenant = rig.tenant();
+    let rule = |matches, action| Rule {
+        matches,
+        action,
+        ..Rule::default()
+    };
+    let any = Conditions::default;
+    let udp = Conditions {
+        protocol: Some(vec![17]),
+        ..any()
+    };
+    let established = Conditions {
+        state: Some(vec![Connection::Established]),
+        ..any()
+    };
+    let answers = vec![rule(established, Action::Accept), rule(any(), Action::Drop)];
+    let id = |number| ChainId(uuid::Uuid::from_u128(number));
+    for (id, name, rules) in [
+        (id(71), "no-udp", vec![rule(udp, Action::Drop)]),
+        (id(72), "to-far", answers),
+    ] {
+        let name = name.into();
+        rig.put(Object::Chain(Chain {
+            id,
+            tenant,
+            name,
+            rules,
+        }));
+    }
+    rig.change("web/near", |port| port.ingress = vec![id(71)]);
+    rig.change("web/far", |port| port.egress = vec![id(72)]);
+    rig.topology();
+    rig
+}
+
+#[test]
+fn a_trace_names_chain_and_rule_and_a_port_s_own_chains_are_no_part_of_flows() {
+    let rig = filtered();
+    let sent = rig.trace("web/near", "udp 10.0.1.11:5 > 10.0.1.12:6");
+    assert_eq!(sent.reason.as_deref(), Some("policy_ingress"));
+    assert_eq!(sent.cause.as_deref(), Some("chain no-udp, rule 1"));
+    assert!(
+        sent.verdict
+            .starts_with("dropped by chain no-udp, rule 1: "),
+        "{}",
+        sent.verdict
+    );
+    assert_eq!(
+        (sent.matches, sent.actions, sent.egress),
+        (None, None, None)
+    );
+    let last = sent.steps.iter().rev().nth(1).unwrap();
+    assert_eq!(
+        (last.device.as_str(), last.text.as_str()),
+        ("port web/near", "ingress: chain no-udp, rule 1: drop")
+    );
+
+    // What the other host drops has a flow here.
+    let icmp = "icmp 10.0.1.11 > 10.0.1.12";
+    let sent = rig.trace("web/near", icmp);
+    assert_eq!(sent.reason.as_deref(), Some("policy_egress"));
+    assert_eq!(sent.cause.as_deref(), Some("chain to-far, rule 2"));
+    assert!(sent.matches.is_some() && sent.actions.is_some());
+    let request = TraceRequest {
+        from: "web/near".into(),
+        packet: Some(icmp.into()),
+        state: Connection::Established,
+        ..TraceRequest::default()
+    };
+    let answered = rig.engine.trace(&request).unwrap();
+    assert_eq!(answered.verdict, "delivered to web/far");
+    assert_eq!((answered.reason, answered.actions), (None, sent.actions));
 }
