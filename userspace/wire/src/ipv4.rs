@@ -51,7 +51,7 @@ mod tests {
         let mut header = [&HEADER[..], &[1, 1, 1, 0]].concat();
         header[0] = 0x46;
         assert!(has_wrong_checksum(&header));
-        header[10..12].copy_from_slice(&0xb55f_u16.to_be_bytes());
+        header[10..12].copy_from_slice(&0xb560_u16.to_be_bytes());
         assert!(!has_wrong_checksum(&header));
     }
 
