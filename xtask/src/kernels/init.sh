@@ -23,6 +23,16 @@ suite() {
     echo "weft-kernels: end $name $? at $(cut -d ' ' -f 1 /proc/uptime) s"
 }
 
+# What failed scenarios left goes with this machine; their hosts' last words stay on the console.
+evidence() {
+    find / \( -path /proc -o -path /sys \) -prune -o -type f -path '*/scenario-failures/*' \
+        \( -name '*.log' -o -name '*.txt' \) -print | while read -r file; do
+        echo "weft-kernels: evidence ${file##*/scenario-failures/}"
+        tail -n 60 "$file"
+        echo
+    done
+}
+
 export WEFTD_BIN=/bin/weftd WEFT_BIN=/bin/weft WEFT_TEST_TIMEOUT_FACTOR=10 RUST_BACKTRACE=0
 for name in $(echo "$SUITES" | tr , " "); do
     case $name in
@@ -32,5 +42,6 @@ for name in $(echo "$SUITES" | tr , " "); do
         net) suite net net --test-threads 3 --exact $(cat /scenarios) ;;
     esac
 done
+evidence
 echo "weft-kernels: done"
 poweroff -f
