@@ -110,6 +110,12 @@ drop_reasons! {
     MartianSource = 39, "martian_source";
     /// An IPv4 header with a wrong checksum came to a router (RFC 1812, 5.2.2).
     BadChecksum = 40, "bad_checksum";
+    /// The tenant has as many connections on this host as it may.
+    ConnectionQuota = 41, "connection_quota";
+    /// The table of connections was full.
+    ConnectionTableFull = 42, "connection_table_full";
+    /// The port's chains would have needed more steps for the packet than the kernel makes.
+    PolicyUnbounded = 43, "policy_unbounded";
     /// More packets of the port waited for the agent's decision than may.
     MissQueueFull = 45, "miss_queue_full";
     /// A tunnel packet was marked on its way by a router in congestion, but its sender doesn't take part in ECN (RFC 6040, 4.2).

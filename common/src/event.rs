@@ -15,6 +15,11 @@ pub enum MissReason {
     Mtu = 2,
     /// A flow said [`crate::slot::Output::Agent`].
     Action = 3,
+    /// The port's ingress chains said to refuse it and to tell its sender, the workload.
+    Reject = 4,
+    /// The egress chains of the port, to whose workload it was to go, said to refuse it and to tell its sender. The frame
+    /// is as it would have been delivered.
+    RejectEgress = 5,
     /// A tunnel probe, with its outer headers; its port is 0 and its generation the kind (see [`crate::probe`]).
     Probe = 8,
 }
@@ -44,6 +49,10 @@ pub struct MissHeader {
     pub fragment: FragmentPorts,
 }
 
+/// Flag of [`InjectPrefix::flags`]: the network made the packet itself, and no chain of its egress port judges it. So
+/// does port 0.
+pub const INJECT_MADE: u8 = 1 << 0;
+
 /// First bytes of a frame written to the inject TAP. It takes the place of an Ethernet header, so that the
 /// kernel takes the frame for IPv4; the real frame follows.
 #[derive(
@@ -57,7 +66,7 @@ pub struct InjectPrefix {
     pub generation: [u8; 4],
     /// Index of the ingress port, host order; 0 for packets that the network makes itself.
     pub port: [u8; 2],
-    /// Zero.
+    /// [`INJECT_MADE`] in the first byte; the second is zero.
     pub flags: [u8; 2],
     /// [`crate::frame::ETHERTYPE_IPV4`], network order.
     pub ethertype: [u8; 2],

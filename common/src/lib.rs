@@ -7,6 +7,7 @@
 
 pub mod acl;
 pub mod checksum;
+pub mod connection;
 pub mod drop;
 pub mod ecn;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod key;
 pub mod limits;
 pub mod peer;
+pub mod policy;
 pub mod port;
 pub mod probe;
 pub mod select;
@@ -32,7 +34,7 @@ pub use tunnel::TunnelKey;
 
 /// Version of every record and map in this crate. An agent that finds pinned maps of another version lets them forward,
 /// fills its own beside them, and swaps.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// Version of what an agent reads of maps of another ABI: sizes and meaning of keys in `megaflows_v4` and
 /// `megaflows_v6`, of the masks in `masks_v4` and `masks_v6`, and of a `ports` record as far as its generation goes.
 /// Raised when any of that changes: then flows are rebuilt by misses, and keys known from the store and from disk.

@@ -75,6 +75,17 @@ pub const FRAGMENTS_MAX: u32 = 1 << 14;
 /// Seconds for which a first fragment is remembered: as long as Linux waits for the rest (RFC 791 asks for 15 at least,
 /// RFC 8200 for 60 at most).
 pub const FRAGMENT_TIMEOUT_SECS: u64 = 30;
+/// Connections over IPv4 that both sides take part in, of all ports: what the map is made for unless the agent says
+/// otherwise. 192 bytes each.
+pub const CONNECTIONS_V4_MAX: u32 = 1 << 17;
+/// The same over IPv6. 216 bytes each.
+pub const CONNECTIONS_V6_MAX: u32 = 1 << 16;
+/// Connections over IPv4 that nobody has answered yet, of all ports: a flood displaces the oldest ones.
+pub const HALF_OPEN_V4_MAX: u32 = 1 << 16;
+/// The same over IPv6.
+pub const HALF_OPEN_V6_MAX: u32 = 1 << 15;
+/// Tenants with ports on one host, and number 0, which is none.
+pub const TENANTS_MAX: u32 = PORTS_MAX;
 /// MACs learned on one port.
 pub const MACS_PER_PORT_MAX: usize = 1024;
 /// Seconds after which a learned MAC that no flow uses is forgotten.

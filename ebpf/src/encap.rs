@@ -55,8 +55,9 @@ impl Varying {
     };
 }
 
-/// Sends the packet to a remote host under a key.
-#[inline(always)]
+/// Sends the packet to a remote host under a key. A function of its own, as what it needs of the stack would lie there
+/// when policies are asked, too.
+#[inline(never)]
 pub fn send(packet: &mut Packet, peer: u32, key: u32) -> i32 {
     let port = u32::from(packet.key.head.port);
     let Some(peer) = maps::peer(peer) else {

@@ -1,7 +1,7 @@
 //! What a slot says: choice, guards, rewrite, output, in that order.
 
 use crate::packet::Packet;
-use crate::{SHOT, count, encap, flood, maps, miss};
+use crate::{SHOT, count, encap, flood, maps, miss, policy};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use weft_common::event::MissReason;
 use weft_common::frame::{ETHERNET_LEN, protocol};
@@ -13,8 +13,12 @@ use weft_common::{DropReason, FlowKey, Network, select};
 /// Who asked for the slot: a packet from the agent never goes up again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// A workload.
     Port,
-    Agent,
+    /// A workload whose packet the agent held.
+    Held,
+    /// The network: no chain judges it.
+    Network,
 }
 
 /// Executes a slot. The packet's key and headers are filled.
@@ -49,9 +53,11 @@ pub fn run(packet: &mut Packet, slot: &Slot, target: SlotRef, origin: Origin) ->
         return count::dropped(port, DropReason::Truncated);
     }
     match Output::from_number(slot.output) {
-        Some(Output::Local) => deliver(packet, u32::from(slot.port)),
+        Some(Output::Local) => deliver(packet, u32::from(slot.port), origin != Origin::Network),
         Some(Output::Tunnel) => encap::send(packet, u32::from(slot.peer), slot.tunnel_key),
-        Some(Output::Flood) => flood::send(packet, slot.flood_list, port),
+        Some(Output::Flood) => {
+            flood::send(packet, slot.flood_list, port, origin != Origin::Network)
+        }
         _ => count::dropped(port, DropReason::UnknownAction),
     }
 }
@@ -74,7 +80,7 @@ fn select(key: &FlowKey, mut group: u32, length: u32) -> Option<&'static Slot> {
 
 #[inline(always)]
 fn refuse(packet: &Packet, origin: Origin, reason: MissReason, drop: DropReason) -> i32 {
-    if origin == Origin::Agent {
+    if origin != Origin::Port {
         return count::dropped(u32::from(packet.key.head.port), drop);
     }
     miss::guard(packet, reason, drop)
@@ -131,15 +137,19 @@ fn rewrite(packet: &Packet, slot: &Slot) -> Option<()> {
     }
 }
 
-/// Delivers to a local port. Only IP goes by `bpf_redirect_peer`, which doesn't look at the Ethernet type again:
+/// Delivers to a local port, if its policy lets it (asked with `is_judged`). Only IP goes by `bpf_redirect_peer`, which doesn't look at the Ethernet type again:
 /// the kernel knows it for IP alone, and not behind a tag inside the frame.
 #[inline(always)]
-pub fn deliver(packet: &Packet, port: u32) -> i32 {
+pub fn deliver(packet: &mut Packet, port: u32, is_judged: bool) -> i32 {
     let Some(record) = maps::port(port) else {
         return count::dropped(port, DropReason::OutputGone);
     };
     if record.kind != PortKind::Port as u8 || record.ifindex == 0 {
         return count::dropped(port, DropReason::OutputGone);
+    }
+    let policy = maps::policy(port);
+    if policy != 0 && is_judged && !policy::egress(packet, port, policy) {
+        return SHOT;
     }
     count::egress(port, packet.length());
     let network = packet.key.head.network() as u8;

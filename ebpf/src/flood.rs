@@ -4,7 +4,7 @@
 
 use crate::encap::Varying;
 use crate::packet::Packet;
-use crate::{SHOT, clamp, count, encap, maps};
+use crate::{SHOT, clamp, count, encap, fragments, maps, policy};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_clone_redirect, bpf_loop, bpf_skb_pull_data};
 use core::ffi::c_void;
@@ -19,93 +19,142 @@ const CONTINUE: i64 = 0;
 /// `bpf_loop` ends.
 const BREAK: i64 = 1;
 
-/// What the callbacks need of the packet and the list.
-struct Copies {
+/// What the callback needs for copies for local ports. As little as there can be: it lies on the stack below the frames of
+/// the policies.
+struct LocalCopies {
+    /// The caller's.
+    packet: *mut Packet<'static>,
+    list: &'static FloodList,
+    origin: Origin,
+}
+
+/// What the callback needs for copies for remote hosts.
+struct RemoteCopies {
     skb: *mut __sk_buff,
     list: &'static FloodList,
-    /// Index of the port that gets no copy; 0 for none.
+    /// Index of the port whose packet it is; 0 for none.
     ingress: u32,
-    /// Bytes of the frame.
-    length: u32,
     /// Of the outer header; the key is each host's own.
     varying: Varying,
     /// The room for the outer header is for IPv6.
     is_ipv6: bool,
 }
 
-/// A frame from a workload, or from the agent (`ingress` 0): local ports, then remote hosts.
+/// A frame from a workload, or from the agent (`ingress` 0): local ports, whose policies are asked with `is_judged`, then
+/// remote hosts.
 #[inline(always)]
-pub fn send(packet: &mut Packet, list: u32, ingress: u32) -> i32 {
+pub fn send(packet: &mut Packet, list: u32, ingress: u32, is_judged: bool) -> i32 {
     let Some(list) = maps::FLOOD_LISTS.get(list) else {
         return count::dropped(ingress, DropReason::OutputGone);
     };
-    let (skb, length) = (packet.skb(), packet.length());
-    let mut copies = Copies {
-        skb,
+    let origin = Origin {
+        ingress,
+        is_judged,
+        damage: 0,
+    };
+    policy::see_macs(packet);
+    to_locals(packet, list, origin);
+    if list.remote_count == 0 {
+        return SHOT;
+    }
+    to_remotes(packet, list, ingress)
+}
+
+/// Where a flooded packet came from.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// Index of the port that gets no copy; 0 for none.
+    ingress: u32,
+    /// Policies of local ports are asked.
+    is_judged: bool,
+    /// Number of the reason why the packet can't be one, which policies refuse it for; else 0.
+    damage: u8,
+}
+
+/// Copies for local ports.
+#[inline(never)]
+fn to_locals(packet: &mut Packet, list: &'static FloodList, origin: Origin) -> i32 {
+    let mut copies = LocalCopies {
+        packet: core::ptr::from_mut(packet).cast(),
+        list,
+        origin,
+    };
+    each(
+        FLOOD_LOCALS_MAX,
+        copy_to_local,
+        core::ptr::from_mut(&mut copies).cast(),
+    );
+    SHOT
+}
+
+/// Copies for remote hosts, of which there is one at least.
+#[inline(never)]
+fn to_remotes(packet: &mut Packet, list: &'static FloodList, ingress: u32) -> i32 {
+    let [first, ..] = &list.remotes;
+    let Some(peer) = maps::peer(first.peer) else {
+        return count::dropped(ingress, DropReason::PeerUnknown);
+    };
+    // The outer headers of one host are all of one family.
+    let is_ipv6 = peer.flags & PEER_IPV6 != 0;
+    clamp::clamp_mss(packet, peer.clamp_mtu);
+    let Some(room) = encap::encapsulate(packet, is_ipv6) else {
+        return count::dropped(ingress, DropReason::EncapFailed);
+    };
+    let mut copies = RemoteCopies {
+        skb: packet.skb(),
         list,
         ingress,
-        length,
-        varying: Varying::NONE,
-        is_ipv6: false,
+        varying: Varying {
+            length: room.length,
+            tos: packet.key.head.tos,
+            ..Varying::NONE
+        },
+        is_ipv6,
     };
-    each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
-    if list.remote_count != 0 {
-        let [first, ..] = &list.remotes;
-        let Some(peer) = maps::peer(first.peer) else {
-            return count::dropped(ingress, DropReason::PeerUnknown);
-        };
-        // The outer headers of one host are all of one family.
-        copies.is_ipv6 = peer.flags & PEER_IPV6 != 0;
-        clamp::clamp_mss(packet, peer.clamp_mtu);
-        let Some(room) = encap::encapsulate(packet, copies.is_ipv6) else {
-            return count::dropped(ingress, DropReason::EncapFailed);
-        };
-        copies.varying.length = room.length;
-        copies.varying.tos = packet.key.head.tos;
-        each(FLOOD_REMOTES_MAX, copy_to_remote, &mut copies);
-    }
+    each(
+        FLOOD_REMOTES_MAX,
+        copy_to_remote,
+        core::ptr::from_mut(&mut copies).cast(),
+    );
     SHOT
 }
 
-/// A frame out of a tunnel: local ports only, never into a tunnel again.
+/// A frame out of a tunnel, for flood set `set`: local ports only, never into a tunnel again.
 #[inline(always)]
-pub fn expand(packet: &Packet, list: u32) -> i32 {
+pub fn expand(packet: &mut Packet, list: u32, set: u32) -> i32 {
     if let Some(list) = maps::FLOOD_LISTS.get(list) {
-        let (skb, length) = (packet.skb(), packet.length());
-        let mut copies = Copies {
-            skb,
-            list,
+        let damage = packet.extract(set as u16);
+        fragments::track(packet);
+        let origin = Origin {
             ingress: 0,
-            length,
-            varying: Varying::NONE,
-            is_ipv6: false,
+            is_judged: true,
+            damage,
         };
-        each(FLOOD_LOCALS_MAX, copy_to_local, &mut copies);
+        to_locals(packet, list, origin);
     }
     SHOT
 }
 
+/// `copies` is what the callback takes.
 #[inline(always)]
 fn each(
     times: usize,
     callback: unsafe extern "C" fn(u32, *mut c_void) -> i64,
-    copies: &mut Copies,
+    copies: *mut c_void,
 ) {
-    // SAFETY: the callback takes what is handed over here, and `copies` outlives the loop.
+    // SAFETY: the callback takes what is handed over here, and it outlives the loop.
     unsafe {
-        bpf_loop(
-            times as u32,
-            callback as *mut c_void,
-            core::ptr::from_mut(copies).cast(),
-            0,
-        );
+        bpf_loop(times as u32, callback as *mut c_void, copies, 0);
     }
 }
 
 /// One copy for a local port.
 unsafe extern "C" fn copy_to_local(position: u32, copies: *mut c_void) -> i64 {
-    // SAFETY: `each` hands over a `Copies`.
-    let copies = unsafe { &*copies.cast::<Copies>() };
+    // SAFETY: `to_locals` hands over its copies, and its packet outlives them.
+    let (copies, packet) = unsafe {
+        let copies = &*copies.cast::<LocalCopies>();
+        (copies, &mut *copies.packet)
+    };
     if position >= copies.list.local_count {
         return BREAK;
     }
@@ -114,18 +163,28 @@ unsafe extern "C" fn copy_to_local(position: u32, copies: *mut c_void) -> i64 {
     let Some(record) = maps::port(port) else {
         return CONTINUE;
     };
-    if port == copies.ingress || record.kind != PortKind::Port as u8 || record.ifindex == 0 {
+    if port == copies.origin.ingress || record.kind != PortKind::Port as u8 || record.ifindex == 0 {
         return CONTINUE;
     }
-    count::egress(port, copies.length);
-    clone_to(copies.skb, record.ifindex, port);
+    let policy = maps::policy(port);
+    if policy != 0 && copies.origin.is_judged {
+        if copies.origin.damage != 0 {
+            count::dropped_number(port, copies.origin.damage);
+            return CONTINUE;
+        }
+        if !policy::copy_passes(packet, port, policy) {
+            return CONTINUE;
+        }
+    }
+    count::egress(port, packet.length());
+    clone_to(packet.skb(), record.ifindex, port);
     CONTINUE
 }
 
 /// One copy for a remote host; the packet is encapsulated already.
 unsafe extern "C" fn copy_to_remote(position: u32, copies: *mut c_void) -> i64 {
-    // SAFETY: `each` hands over a `Copies`.
-    let copies = unsafe { &*copies.cast::<Copies>() };
+    // SAFETY: `to_remotes` hands over its copies.
+    let copies = unsafe { &*copies.cast::<RemoteCopies>() };
     if position >= copies.list.remote_count {
         return BREAK;
     }

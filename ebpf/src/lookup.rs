@@ -28,11 +28,7 @@ pub fn find(packet: &Packet, port: &PortRecord) -> Option<(&'static Slot, SlotRe
             return Some((slot, target));
         }
     }
-    let target = if is_v6 {
-        megaflow_v6(words, port.masks_v6)
-    } else {
-        megaflow_v4(words, port.masks_v4)
-    };
+    let target = megaflow(words, port, is_v6);
     if target.slot == 0 {
         return None;
     }
@@ -41,6 +37,16 @@ pub fn find(packet: &Packet, port: &PortRecord) -> Option<(&'static Slot, SlotRe
     entry.target = target;
     entry.epoch = port.epoch;
     Some((slot, target))
+}
+
+/// A function of its own: the masked key needs stack.
+#[inline(never)]
+fn megaflow(words: &[u64; 8], port: &PortRecord, is_v6: bool) -> SlotRef {
+    if is_v6 {
+        megaflow_v6(words, port.masks_v6)
+    } else {
+        megaflow_v4(words, port.masks_v4)
+    }
 }
 
 #[inline(always)]

@@ -2,12 +2,13 @@
 //!
 //! | program | attached to | stages, in order |
 //! |---|---|---|
-//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
+//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`policy`] where the port has one, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
 //! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
 //! | `from_underlay_xdp` | XDP of an underlay interface, before `from_underlay` | [`xdp`] delivers what is plain, leaves the rest to `from_underlay` |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
 //!
-//! [`execute`] is guards, rewrite and output; output is local delivery, [`encap`] (with [`clamp`]), [`flood`] or a counted drop.
+//! [`execute`] is guards, rewrite and output; output is local delivery (by the [`policy`] of the port), [`encap`] (with
+//! [`clamp`]), [`flood`] or a counted drop. [`policy`] asks the chains ([`acl`]) and keeps [`connections`].
 //! Maps are in [`maps`], counters in [`count`]. What the maps hold is defined in `weft-common`.
 #![no_std]
 #![no_main]
@@ -20,6 +21,7 @@
 
 mod acl;
 mod clamp;
+mod connections;
 mod count;
 mod encap;
 mod execute;
@@ -30,6 +32,7 @@ mod lookup;
 mod maps;
 mod miss;
 mod packet;
+mod policy;
 mod probe;
 mod tunnel;
 mod xdp;
@@ -61,12 +64,21 @@ pub fn from_port(ctx: TcContext) -> i32 {
         return count::dropped(0, DropReason::UnboundInterface);
     };
     count::ingress(port, packet.length());
-    if let Err(reason) = packet.extract(port as u16) {
-        return count::dropped(port, reason);
+    let damage = packet.extract(port as u16);
+    if damage != 0 {
+        return count::dropped_number(port, damage);
     }
     fragments::track(&mut packet);
-    match lookup::find(&packet, record) {
+    let policy = maps::policy(port);
+    let found = if policy == 0 {
+        lookup::find(&packet, record)
+    } else {
+        policy::ingress(&mut packet, record, policy)
+    };
+    match found {
         Some((slot, target)) => execute::run(&mut packet, slot, target, execute::Origin::Port),
+        // With a policy it went up already, or was dropped.
+        None if policy != 0 => SHOT,
         None => miss::send(&packet, record, MissReason::NoFlow),
     }
 }
@@ -77,10 +89,14 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     let Some(mut packet) = Packet::new(&ctx) else {
         return PASS;
     };
-    match tunnel::recognise(&packet) {
-        Ok(None) => PASS,
-        Ok(Some(arrival)) => tunnel::receive(&mut packet, arrival),
-        Err(reason) => count::dropped(0, reason),
+    if !tunnel::may_be_ours(&packet) {
+        return PASS;
+    }
+    let mut arrival = tunnel::Arrival::NONE;
+    match tunnel::recognise(&packet, &mut arrival) {
+        tunnel::NOT_OURS => PASS,
+        tunnel::OURS => tunnel::receive(&mut packet, arrival),
+        reason => count::dropped_number(0, reason as u8),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Every map of the object. The agent pins each under its name; sizes that depend on the number of CPUs are
 //! set by the agent at load time.
 
-use crate::acl::{Table, Work};
+use crate::acl::{Table, Work as AclWork};
+use crate::connections::Work as ConnectionWork;
 use crate::packet::Scratch;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::ArrayOfMaps;
@@ -9,13 +10,15 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray};
 use weft_common::acl::{SetKey, SetList};
+use weft_common::connection::{ConnectionKeyV4, ConnectionKeyV6, Entry, Quota};
 use weft_common::drop::COUNTERS_PER_CPU;
 use weft_common::flood::FloodList;
 use weft_common::fragment::{FragmentEntry, FragmentKey};
 use weft_common::limits::{
-    ACL_SETS_MAX, ACLS_MAX, CACHE_ENTRIES_PER_CPU, FLOOD_LISTS_MAX, FRAGMENTS_MAX, INTERFACES_MAX,
-    MASKS_MAX, MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS,
-    SELECT_GROUPS_MAX, SLOTS_MAX,
+    ACL_SETS_MAX, ACLS_MAX, CACHE_ENTRIES_PER_CPU, CONNECTIONS_V4_MAX, CONNECTIONS_V6_MAX,
+    FLOOD_LISTS_MAX, FRAGMENTS_MAX, HALF_OPEN_V4_MAX, HALF_OPEN_V6_MAX, INTERFACES_MAX, MASKS_MAX,
+    MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX,
+    SLOTS_MAX, TENANTS_MAX,
 };
 use weft_common::peer::{AddressBytes, PEER_COPIES, PEER_VALID, PeerRecord, place};
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
@@ -102,7 +105,35 @@ pub static ACLS: ArrayOfMaps<Table, { ACLS_MAX as usize }> = ArrayOfMaps::new();
 pub static ACL_SETS: LpmTrie<SetKey, SetList> = LpmTrie::with_max_entries(ACL_SETS_MAX, 0);
 /// What the running program keeps of its lookup in an ACL.
 #[map(name = "acl_work")]
-pub static ACL_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+pub static ACL_WORK: PerCpuArray<AclWork> = PerCpuArray::with_max_entries(1, 0);
+/// Policies of ports: see `weft_common::policy`.
+#[map(name = "policies")]
+pub static POLICIES: Array<u64> = Array::with_max_entries(PORTS_MAX, MMAPABLE);
+/// Numbers of the tenants that ports belong to; 0 for none.
+#[map(name = "port_tenants")]
+pub static PORT_TENANTS: Array<u32> = Array::with_max_entries(PORTS_MAX, 0);
+/// Connections by tenant.
+#[map(name = "quotas")]
+pub static QUOTAS: Array<Quota> = Array::with_max_entries(TENANTS_MAX, MMAPABLE);
+/// Connections that both sides take part in. The kernel evicts none: the agent takes out what has expired.
+#[map(name = "connections_v4")]
+pub static CONNECTIONS_V4: HashMap<ConnectionKeyV4, Entry> =
+    HashMap::with_max_entries(CONNECTIONS_V4_MAX, 0);
+/// The same over IPv6.
+#[map(name = "connections_v6")]
+pub static CONNECTIONS_V6: HashMap<ConnectionKeyV6, Entry> =
+    HashMap::with_max_entries(CONNECTIONS_V6_MAX, 0);
+/// Connections that nobody has answered yet.
+#[map(name = "half_open_v4")]
+pub static HALF_OPEN_V4: LruHashMap<ConnectionKeyV4, Entry> =
+    LruHashMap::with_max_entries(HALF_OPEN_V4_MAX, 0);
+/// The same over IPv6.
+#[map(name = "half_open_v6")]
+pub static HALF_OPEN_V6: LruHashMap<ConnectionKeyV6, Entry> =
+    LruHashMap::with_max_entries(HALF_OPEN_V6_MAX, 0);
+/// What the running program keeps of a packet's connection.
+#[map(name = "connection_work")]
+pub static CONNECTION_WORK: PerCpuArray<ConnectionWork> = PerCpuArray::with_max_entries(1, 0);
 /// What the running program keeps of its packet.
 #[map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -125,6 +156,16 @@ pub fn port_of_interface(ifindex: u32) -> Option<u32> {
 #[inline(always)]
 pub fn port(index: u32) -> Option<&'static PortRecord> {
     PORTS.get(index)
+}
+
+/// The policy of a port, as `Policy::pack` makes it; 0 for none.
+#[inline(always)]
+pub fn policy(port: u32) -> u64 {
+    match POLICIES.get_ptr(port) {
+        // SAFETY: a checked pointer; eight bytes, read at once.
+        Some(word) => unsafe { word.read_volatile() },
+        None => 0,
+    }
 }
 
 /// The underlay record of a remote host that can be reached.

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use weft_common::frame::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, header_bytes};
-use weft_common::{DropReason, FlowKey, FragmentPorts, Frame, Headers, extract};
+use weft_common::{FlowKey, FragmentPorts, Frame, Headers, extract};
 
 /// `BPF_ADJ_ROOM_MAC`: the room is made, or taken, right after the Ethernet header.
 pub const ADJ_ROOM_MAC: u32 = 1;
@@ -162,13 +162,21 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Fills key and headers.
-    #[inline(always)]
-    pub fn extract(&mut self, port: u16) -> Result<(), DropReason> {
+    /// Fills key and headers. The number of the `DropReason` of a packet that can't be one, else 0.
+    ///
+    /// A function of its own, as what is on the stack here would be there all along: one packet may be extracted, judged,
+    /// rewritten, extracted and judged again within 512 bytes.
+    #[inline(never)]
+    pub fn extract(&mut self, port: u16) -> u8 {
         self.pull_headers(header_bytes(&self.frame()) as u32);
         *self.fragment = FragmentPorts::default();
-        *self.headers = extract(&self.frame(), port, self.vlan_tci(), self.key)?;
-        Ok(())
+        match extract(&self.frame(), port, self.vlan_tci(), self.key) {
+            Ok(headers) => {
+                *self.headers = headers;
+                0
+            }
+            Err(reason) => reason as u8,
+        }
     }
 
     /// Where the network header begins, as an offset that the verifier takes.

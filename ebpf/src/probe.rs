@@ -21,7 +21,7 @@ use weft_common::tunnel::GRE_LEN;
 const PAYLOAD_LEN: usize = size_of::<ProbePayload>();
 
 /// Answers a request, hands it up as all other kinds, drops what is none of them.
-#[inline(always)]
+#[inline(never)]
 pub fn receive(packet: &mut Packet, arrival: Arrival) -> i32 {
     let offset = arrival.inner_offset() + ETHERNET_LEN;
     packet.pull_headers((offset + PAYLOAD_LEN) as u32);

@@ -6,7 +6,7 @@ use crate::packet::Packet;
 use crate::{count, flood, probe};
 use weft_common::ecn::{self, ECN_MASK};
 use weft_common::frame::{
-    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN,
+    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, protocol,
 };
 use weft_common::port::PortKind;
 use weft_common::tunnel::{ENCAP_LEN_V4, ENCAP_LEN_V6, KEY_MAX, Outer, STATE_RECORD, TunnelKey};
@@ -29,6 +29,17 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// Of no packet yet.
+    pub const NONE: Arrival = Arrival {
+        key: TunnelKey {
+            index: 0,
+            generation: 0,
+        },
+        peer: 0,
+        tos: 0,
+        is_ipv6: false,
+    };
+
     /// Where the inner frame begins.
     #[inline(always)]
     pub fn inner_offset(&self) -> usize {
@@ -40,12 +51,71 @@ impl Arrival {
     }
 }
 
-/// Whether this is a tunnel packet of ours, from whom and for whom.
-///
-/// # Errors
-/// A packet that is ours but can't be accepted is dropped with the reason.
+/// Whether a packet is GRE, or its first headers lie where they can't be read yet. Most of a host's own traffic is told
+/// by this: a call of `recognise` would cost it more.
 #[inline(always)]
-pub fn recognise(packet: &Packet) -> Result<Option<Arrival>, DropReason> {
+pub fn may_be_ours(packet: &Packet) -> bool {
+    let Some(bytes) = packet.read::<24>(0) else {
+        return true;
+    };
+    let [
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        t0,
+        t1,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        next,
+        _,
+        _,
+        upper,
+    ] = bytes;
+    let ethertype = u16::from_be_bytes([t0, t1]);
+    let number = if ethertype == ETHERTYPE_IPV4 {
+        upper
+    } else if ethertype == ETHERTYPE_IPV6 {
+        next
+    } else {
+        return false;
+    };
+    number == protocol::GRE
+}
+
+/// What `recognise` says of a packet that isn't a tunnel packet of ours.
+pub const NOT_OURS: u32 = 0;
+/// What it says of one of ours. Other answers are the number of the `DropReason` of one that can't be accepted.
+pub const OURS: u32 = 0x100;
+
+/// Whether this is a tunnel packet of ours, from whom and for whom. A function of its own, as all that follows must fit
+/// on the stack with what calls it.
+#[inline(never)]
+pub fn recognise(packet: &Packet, arrival: &mut Arrival) -> u32 {
+    match look(packet) {
+        Ok(Some(found)) => {
+            *arrival = found;
+            OURS
+        }
+        Ok(None) => NOT_OURS,
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(always)]
+fn look(packet: &Packet) -> Result<Option<Arrival>, DropReason> {
     packet.pull_headers((ENCAP_LEN_V6 + ETHERNET_LEN) as u32);
     let Some(outer) = Outer::parse(&packet.frame()) else {
         return Ok(None);
@@ -97,14 +167,14 @@ pub fn receive(packet: &mut Packet, arrival: Arrival) -> i32 {
         return count::dropped(index, DropReason::DecapFailed);
     }
     if record.kind == PortKind::FloodSet as u8 {
-        return flood::expand(packet, record.flood_list);
+        return flood::expand(packet, record.flood_list, index);
     }
-    deliver(packet, index)
+    deliver(packet, index, true)
 }
 
 /// Writes what routers noted in the outer header into the inner one (RFC 6040, 4.2). False for a packet whose
 /// sender would not understand. All but IP passes, as there is nothing to write to.
-#[inline(always)]
+#[inline(never)]
 fn take_over_ecn(packet: &Packet, arrival: Arrival) -> bool {
     let inner = arrival.inner_offset();
     packet.pull_headers((inner + INNER_HEADERS_LEN) as u32);

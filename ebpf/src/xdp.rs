@@ -61,6 +61,10 @@ pub fn deliver(ctx: &XdpContext) -> Option<u32> {
     let index = u32::from(target.index);
     let record = maps::port(index)?;
     let is_live = record.kind == PortKind::Port as u8 && record.generation == target.generation;
+    // Chains are asked by `from_underlay`.
+    if maps::policy(index) != 0 {
+        return None;
+    }
     if !is_live || record.flags & PORT_XDP == 0 || record.ifindex == 0 {
         return None;
     }

@@ -6,11 +6,14 @@ mod frames;
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz_targets;
 mod odd_packets;
+mod zone;
 
 mod acl;
 mod cache;
+mod connections;
 mod differential;
 mod fragments;
+mod hooks;
 mod inject;
 mod key;
 mod miss;

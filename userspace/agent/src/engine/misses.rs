@@ -35,6 +35,17 @@ pub(super) struct Pending {
     pub(super) decision: Decision,
 }
 
+/// What a packet that a port's chains rejected is counted as; none for other misses.
+fn rejected(reason: u8) -> Option<DropReason> {
+    if reason == MissReason::Reject as u8 {
+        Some(DropReason::PolicyIngress)
+    } else if reason == MissReason::RejectEgress as u8 {
+        Some(DropReason::PolicyEgress)
+    } else {
+        None
+    }
+}
+
 impl<D: Datapath> Engine<D> {
     /// Decides a batch of misses, in order, and publishes their flows.
     pub fn handle_misses(&mut self, misses: Vec<Miss>) {
@@ -46,6 +57,12 @@ impl<D: Datapath> Engine<D> {
                 continue;
             }
             self.misses += 1;
+            if let Some(drop) = rejected(miss.reason) {
+                // Nobody is told yet.
+                let port = self.ports.by_key(miss.port, miss.generation);
+                self.count_drop(port, drop);
+                continue;
+            }
             self.handle_miss(miss, &mut pending);
         }
         let now = self.now_secs();

@@ -39,6 +39,14 @@ const MAPS: &[&str] = &[
     "acls",
     "acl_sets",
     "acl_work",
+    "policies",
+    "port_tenants",
+    "quotas",
+    "connections_v4",
+    "connections_v6",
+    "half_open_v4",
+    "half_open_v6",
+    "connection_work",
     "scratch",
 ];
 const PROGRAMS: &[&str] = &["from_port", "from_underlay", XDP, "from_inject", "judge"];
