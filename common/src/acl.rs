@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`HEAD`] | [`Head`] |
 //! | [`SIDES`], two each | source, destination: [`Side`] |
-//! | [`FIELDS`], [`FIELDS_MAX`] of them | [`Field`] |
+//! | [`FIELDS`], [`FIELDS_MAX`] of them | kind ([`FieldKind`]) and mask; first cell and number of its bounds |
 //! | bounds | first key, vector; those of a field in order |
 //! | prefixes, two each | address; length, entries back to the next wider one (0: none), classes |
 //! | sets | number, vectors that it adds and takes; those of a side in order |
@@ -30,7 +30,7 @@ pub const HEAD: u32 = 0;
 pub const SIDES: u32 = 1;
 /// Cells of a [`Side`].
 pub const SIDE_CELLS: u32 = 2;
-/// Cells of the [`Field`]s.
+/// First cell of the fields.
 pub const FIELDS: u32 = SIDES + 2 * SIDE_CELLS;
 /// Fields of one ACL: nine without MACs, and those of MACs.
 pub const FIELDS_MAX: usize = 9 + POLICY_MAC_MASKS_MAX;
@@ -54,6 +54,8 @@ pub const REJECT: u8 = 2;
 pub const UNBOUNDED: u8 = 3;
 /// What a rule does besides the verdicts: on at a later rule.
 pub const STEP: u8 = 3;
+/// Number of an ACL that nobody has: what compiles to no tables is the agent's to decide.
+pub const NOT_COMPILED: u16 = u16::MAX;
 /// No rule decided.
 pub const NO_RULE: u16 = u16::MAX;
 

@@ -131,6 +131,32 @@ const _: () = assert!(48 + size_of::<ConnectionKeyV4>() + size_of::<Entry>() < 2
 /// that a busy entry is written once in that time.
 pub const SEEN_SHIFT: u32 = 30;
 
+/// A [`Connection::seen`] at this time of the kernel's monotonic clock, in nanoseconds.
+#[inline(always)]
+pub const fn seen_at(monotonic_ns: u64) -> u32 {
+    (monotonic_ns >> SEEN_SHIFT) as u32
+}
+
+impl ConnectionKeyV6 {
+    /// The key of a connection over IPv4, which is its last 16 bytes.
+    pub const fn v4(&self) -> ConnectionKeyV4 {
+        let [.., a, b, c, d, e, f, g, h] = self.remote;
+        ConnectionKeyV4 {
+            local: [a, b, c, d],
+            remote: [e, f, g, h],
+            tail: self.tail,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it is none any more, at this [`seen_at`].
+    #[inline(always)]
+    pub const fn is_expired(&self, protocol: u8, now: u32) -> bool {
+        now.wrapping_sub(self.seen) as i32 > timeout_units(protocol, self.phase, self.flags) as i32
+    }
+}
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

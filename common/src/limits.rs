@@ -84,6 +84,8 @@ pub const CONNECTIONS_V6_MAX: u32 = 1 << 16;
 pub const HALF_OPEN_V4_MAX: u32 = 1 << 16;
 /// The same over IPv6.
 pub const HALF_OPEN_V6_MAX: u32 = 1 << 15;
+/// Connections of one tenant that both sides take part in, on one host: half of what the table for IPv4 has room for.
+pub const CONNECTIONS_PER_TENANT_MAX: u64 = CONNECTIONS_V4_MAX as u64 / 2;
 /// Tenants with ports on one host, and number 0, which is none.
 pub const TENANTS_MAX: u32 = PORTS_MAX;
 /// MACs learned on one port.

@@ -163,7 +163,11 @@ pub fn port(index: u32) -> Option<&'static PortRecord> {
 pub fn policy(port: u32) -> u64 {
     match POLICIES.get_ptr(port) {
         // SAFETY: a checked pointer; eight bytes, read at once.
-        Some(word) => unsafe { word.read_volatile() },
+        Some(word) => {
+            let word = unsafe { word.read_volatile() };
+            // Its epoch goes on where there are no chains.
+            if word as u32 == 0 { 0 } else { word }
+        }
         None => 0,
     }
 }

@@ -22,6 +22,8 @@ pub struct Topology {
     tenant: String,
     ports: Vec<PortSpec>,
     routers: Vec<RouterSpec>,
+    /// Chains and groups, as in the file.
+    policy: String,
 }
 
 /// An exterior port of a bridge, and the workload behind it.
@@ -43,6 +45,10 @@ pub struct PortSpec {
     pub address_v6: Option<Ipv6Net>,
     /// It has IPv6 and no address: it makes itself one when a router advertises itself (RFC 4862).
     pub autoconf: bool,
+    /// Chains for what its workload sends.
+    pub ingress: Vec<String>,
+    /// Chains for what its workload receives.
+    pub egress: Vec<String>,
     /// What is behind the interface.
     pub kind: WorkloadKind,
 }
@@ -76,6 +82,7 @@ impl Topology {
             tenant: name.into(),
             ports: Vec::new(),
             routers: Vec::new(),
+            policy: String::new(),
         }
     }
 
@@ -110,6 +117,20 @@ impl Topology {
     /// Gives the port that was added last another MAC.
     pub fn with_mac(mut self, mac: Mac) -> Topology {
         self.ports.last_mut().expect("a port comes first").mac = mac;
+        self
+    }
+
+    /// Gives the port that was added last chains: `and_chains(&["from-web"], &["to-web"])`, ingress and egress.
+    pub fn and_chains(mut self, ingress: &[&str], egress: &[&str]) -> Topology {
+        let port = self.ports.last_mut().expect("a port comes first");
+        let owned = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect();
+        (port.ingress, port.egress) = (owned(ingress), owned(egress));
+        self
+    }
+
+    /// Chains and groups, as the topology file has them: what stands at the left edge of a tenant's document.
+    pub fn policy(mut self, yaml: &str) -> Topology {
+        self.policy = yaml.to_owned();
         self
     }
 
@@ -289,7 +310,7 @@ impl Topology {
         self.routers
             .iter()
             .for_each(|router| yaml += &router.yaml());
-        yaml
+        yaml + &self.policy
     }
 
     fn router_named(&mut self, name: &str) -> &mut RouterSpec {
@@ -321,6 +342,8 @@ impl Topology {
             address,
             address_v6: None,
             autoconf: false,
+            ingress: Vec::new(),
+            egress: Vec::new(),
             kind,
         });
         self
@@ -369,6 +392,8 @@ impl PortSpec {
             address,
             address_v6,
             autoconf: _,
+            ingress,
+            egress,
             kind: _,
         } = self;
         let mut yaml = format!("      {name}: {{ mac: \"{mac}\", ");
@@ -378,6 +403,12 @@ impl PortSpec {
         if !addresses.is_empty() {
             let addresses = addresses.join(", ");
             write!(yaml, "addresses: [{addresses}], ").expect("a string takes all");
+        }
+        for (hook, chains) in [("ingress", ingress), ("egress", egress)] {
+            if !chains.is_empty() {
+                let chains = chains.join(", ");
+                write!(yaml, "{hook}: [{chains}], ").expect("a string takes all");
+            }
         }
         yaml + &format!("bind: {{ host: {host}, interface: {interface} }} }}\n")
     }

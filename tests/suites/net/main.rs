@@ -18,6 +18,7 @@ mod ipv6;
 mod offload;
 mod ovs;
 mod ping;
+mod policy;
 mod probe;
 mod release;
 mod restart;

@@ -8,6 +8,8 @@
 //! | [`adoption`] | what an earlier agent left goes on and is decided again |
 //! | [`swap`] | what one of another ABI left goes on until its flows are rebuilt beside it |
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
+//! | [`acls`] | chains of ports in the kernel, compiled |
+//! | [`connections`] | what the kernel tracks: expiry, quotas |
 //! | [`underlay`] | records of remote hosts |
 //! | [`probes`] | whether they answer, how fast, how large packets may be |
 //! | [`refusals`] | packets that go no further, and what their senders are told |
@@ -20,10 +22,12 @@
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
-pub mod adoption;
+pub mod acls;
+mod adoption;
 pub mod advertisements;
 pub mod audit;
 pub mod choices;
+pub mod connections;
 pub mod floods;
 pub mod flows;
 mod indices;
@@ -40,9 +44,11 @@ pub mod waiting;
 pub mod watches;
 
 use crate::store_sync::StoreHealth;
+use acls::Acls;
 use adoption::Adoption;
 use advertisements::Advertisements;
 use audit::Audit;
+use connections::Connections;
 use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
@@ -117,6 +123,8 @@ pub struct Engine<D> {
     store: StoreHealth,
     decisions: Decisions,
     ports: Ports,
+    acls: Acls,
+    connections: Connections,
     peers: Peers,
     tunnel_options: TunnelOptions,
     probes: Probes,
@@ -188,6 +196,8 @@ impl<D: Datapath> Engine<D> {
             store: StoreHealth::default(),
             decisions: Decisions::default(),
             ports: Ports::new(port_table, config.underlay_interfaces, config.xdp),
+            acls: Acls::default(),
+            connections: Connections::default(),
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
             probes: Probes::default(),
@@ -246,6 +256,8 @@ impl<D: Datapath> Engine<D> {
         self.forget_idle_addresses(now);
         self.floods.free_lists(now);
         self.peers.free_indices(now);
+        self.retire_acls(now);
+        self.expire_connections();
         self.retry_attachments();
         self.retry_xdp();
         self.retry_swap();

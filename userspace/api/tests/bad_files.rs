@@ -1,6 +1,6 @@
 //! Every way in which a topology file can be wrong, with the exact place and words of the answer.
 
-use weft_api::plan::{plan, plan_with_policies};
+use weft_api::plan::plan;
 use weft_api::topology::{Mistakes, TopologyFile};
 use weft_vnet::Model;
 
@@ -247,27 +247,6 @@ fn references() {
     check(REFERENCES);
 }
 
-const UNENFORCED: &str = r##"
-tenant chains: { a: [] }
-    3:11: `chains`: port chains aren't enforced yet, so this version of weft takes none
-tenant address_groups: { office: [203.0.113.0/24, 192.0.2.1, "fd00::/16"] }
-    3:19: `address_groups`: port chains aren't enforced yet, so this version of weft takes none
-tenant port_groups: { web: { ports: [web/web-1], stateful: false } }
-    3:16: `port_groups`: port chains aren't enforced yet, so this version of weft takes none
-port { ingress: [a] }
-    6:25: `ingress`: port chains aren't enforced yet, so this version of weft takes none
-port { egress: [] }
-    6:24: `egress`: port chains aren't enforced yet, so this version of weft takes none
-router_port { addresses: [10.0.1.1/24], egress: [a] }
-    6:48: `egress`: port chains aren't enforced yet, so this version of weft takes none
-"##;
-
-/// What nothing enforces isn't taken.
-#[test]
-fn policies_are_refused() {
-    check(UNENFORCED);
-}
-
 const POLICY: &str = r##"
 file weft: v1\nchains: { a: x }
     2:1: found `chains` in a document without `tenant`, expected `tenant: NAME`
@@ -341,7 +320,7 @@ fn references_of_policies() {
     for pair in lines.chunks(2) {
         let text = file(pair[0]);
         let file = TopologyFile::parse("f", &text).unwrap();
-        let Err(mistakes) = plan_with_policies(&Model::default(), &file, false) else {
+        let Err(mistakes) = plan(&Model::default(), &file, false) else {
             panic!("taken:\n{text}");
         };
         assert_eq!(
@@ -364,7 +343,7 @@ fn too_many_rules_on_a_port_are_refused_with_the_number() {
     };
     let planned = |count| {
         let file = TopologyFile::parse("f", &chain(count)).unwrap();
-        plan_with_policies(&Model::default(), &file, false).map(drop)
+        plan(&Model::default(), &file, false).map(drop)
     };
     planned(4095).unwrap();
     let expected = "f:6:24: 4097 rules on one egress hook: expected at most 4096, where a jump counts its target's rules each time";

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use weft_api::export::{Selection, export, export_json};
-use weft_api::plan::plan_with_policies as plan;
+use weft_api::plan::plan;
 use weft_api::topology::TopologyFile;
 use weft_vnet::{DeviceId, Model, Port};
 

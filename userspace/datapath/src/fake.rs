@@ -1,15 +1,17 @@
 //! A datapath without a kernel: memory with the same rules, for tests of what stands above it.
 
 use crate::{
-    Attachment, Buckets, Datapath, Earlier, EarlierFlow, EarlierKey, Error, Family, HeldPacket,
-    MarkWatch, OtherAbi, Sighting, SlotUse, XdpUse,
+    Attachment, Buckets, ConnectionPiece, Datapath, Earlier, EarlierFlow, EarlierKey, Error,
+    Family, HeldPacket, MarkWatch, OtherAbi, Sighting, SlotUse, Tracked, XdpUse,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use weft_common::acl::{Cell, HEAD, Head, SetKey, SetList};
+use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
 use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
 use weft_common::peer::{AddressBytes, PeerRecord};
+use weft_common::policy::Policy;
 use weft_common::port::{Delivery, PortCounters};
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef, select};
 
@@ -40,6 +42,14 @@ pub struct Fake {
     pub acls: BTreeMap<u16, Vec<Cell>>,
     /// The table of sets: tenant, family, address, bits of the prefix.
     pub sets: BTreeMap<(u32, u32, [u8; 16], u8), SetList>,
+    /// What the kernel would track.
+    pub connections: Vec<Tracked>,
+    /// Policies by port.
+    pub policies: BTreeMap<u16, Policy>,
+    /// Numbers of tenants by port.
+    pub tenants: BTreeMap<u16, u16>,
+    /// Connections by tenant.
+    pub quotas: BTreeMap<u16, Quota>,
     /// Flood lists.
     pub flood_lists: BTreeMap<u32, FloodList>,
     /// Remote addresses from which tunnel packets are accepted.
@@ -310,6 +320,45 @@ impl Datapath for Fake {
         let head = Head::of(&cells[HEAD as usize]);
         let first = (head.rules + head.rule_count) as usize;
         Ok(cells[first..].to_vec())
+    }
+
+    fn policy(&self, port: u16) -> Policy {
+        self.policies.get(&port).copied().unwrap_or_default()
+    }
+
+    fn write_policy(&mut self, port: u16, policy: Policy) {
+        self.policies.insert(port, policy);
+    }
+
+    fn write_tenant(&mut self, port: u16, tenant: u16) -> Result<(), Error> {
+        self.tenants.insert(port, tenant);
+        Ok(())
+    }
+
+    fn quota(&self, tenant: u16) -> Quota {
+        self.quotas.get(&tenant).copied().unwrap_or_default()
+    }
+
+    fn write_quota_limit(&mut self, tenant: u16, limit: u64) {
+        self.quotas.entry(tenant).or_default().limit = limit;
+    }
+
+    fn next_connections(&mut self, _: usize) -> Result<ConnectionPiece, Error> {
+        let established = self.connections.iter().filter(|it| it.is_established);
+        Ok(ConnectionPiece {
+            entries: established.copied().collect(),
+            is_last: true,
+        })
+    }
+
+    fn connections(&self, most: usize) -> Result<Vec<Tracked>, Error> {
+        Ok(self.connections.iter().copied().take(most).collect())
+    }
+
+    fn remove_connection(&mut self, tracked: &Tracked) -> Result<(), Error> {
+        self.connections
+            .retain(|it| it.entry.key != tracked.entry.key);
+        Ok(())
     }
 
     fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod acl;
 mod beside;
 mod bpffs;
 mod clock;
+mod connections;
 mod dump;
 mod filters;
 mod inject;
@@ -33,8 +34,8 @@ pub use watch_frames::{FrameWatch, SeenFrame};
 pub use xdp::why_not_xdp;
 
 use crate::{
-    Attachment, Buckets, Datapath, Earlier, Error, Family, HeldPacket, MarkWatch, Miss, SlotUse,
-    XdpUse,
+    Attachment, Buckets, ConnectionPiece, Datapath, Earlier, Error, Family, HeldPacket, MarkWatch,
+    Miss, SlotUse, Tracked, XdpUse,
 };
 use beside::Beside;
 use links::Links;
@@ -45,8 +46,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weft_common::acl::{Cell, SetKey, SetList};
+use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
 use weft_common::peer::{AddressBytes, PeerRecord};
+use weft_common::policy::Policy;
 use weft_common::port::{Delivery, InterfaceRecord, PortCounters};
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 
@@ -234,6 +237,38 @@ impl Datapath for Kernel {
 
     fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
         self.maps.acls.counters(number)
+    }
+
+    fn policy(&self, port: u16) -> Policy {
+        self.maps.policies.policy(port)
+    }
+
+    fn write_policy(&mut self, port: u16, policy: Policy) {
+        self.maps.policies.write_policy(port, policy);
+    }
+
+    fn write_tenant(&mut self, port: u16, tenant: u16) -> Result<(), Error> {
+        self.maps.write_tenant(port, tenant)
+    }
+
+    fn quota(&self, tenant: u16) -> Quota {
+        self.maps.policies.quota(tenant)
+    }
+
+    fn write_quota_limit(&mut self, tenant: u16, limit: u64) {
+        self.maps.policies.write_limit(tenant, limit);
+    }
+
+    fn next_connections(&mut self, most: usize) -> Result<ConnectionPiece, Error> {
+        self.maps.connections.next(most)
+    }
+
+    fn connections(&self, most: usize) -> Result<Vec<Tracked>, Error> {
+        self.maps.connections.all(most)
+    }
+
+    fn remove_connection(&mut self, tracked: &Tracked) -> Result<(), Error> {
+        self.maps.connections.remove(tracked)
     }
 
     fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {

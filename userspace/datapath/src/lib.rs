@@ -25,9 +25,11 @@ pub use port_table::PortTable;
 
 use std::collections::BTreeSet;
 use weft_common::acl::{Cell, SetKey, SetList};
+use weft_common::connection::{Entry, Quota};
 use weft_common::flood::FloodList;
 use weft_common::limits::SELECT_BUCKETS;
 use weft_common::peer::{AddressBytes, PeerRecord};
+use weft_common::policy::Policy;
 use weft_common::port::{Delivery, PortCounters};
 use weft_common::{DropReason, FlowKey, Network, PortRecord, Slot, SlotRef};
 
@@ -118,6 +120,26 @@ pub struct Miss {
     pub packet: HeldPacket,
 }
 
+/// A connection that the kernel tracks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// Which addresses its key has.
+    pub family: Family,
+    /// Both sides take part; else nobody has answered yet.
+    pub is_established: bool,
+    /// What is known of it.
+    pub entry: Entry,
+}
+
+/// A piece of the tables of established connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionPiece {
+    /// The connections.
+    pub entries: Vec<Tracked>,
+    /// The next one starts at the beginning.
+    pub is_last: bool,
+}
+
 /// What the agent asks of a forwarding plane. All indices are those of the ABI; all methods are syscalls or
 /// memory writes that return at once.
 pub trait Datapath {
@@ -160,6 +182,22 @@ pub trait Datapath {
     fn remove_acl(&mut self, number: u16) -> Result<(), Error>;
     /// Packets and bytes of each rule of an ACL; nothing for a number that has none.
     fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error>;
+    /// A port's policy.
+    fn policy(&self, port: u16) -> Policy;
+    /// Gives a port another policy, at once: no packet sees half of one.
+    fn write_policy(&mut self, port: u16, policy: Policy);
+    /// Says whose connections those of a port are.
+    fn write_tenant(&mut self, port: u16, tenant: u16) -> Result<(), Error>;
+    /// Connections of a tenant.
+    fn quota(&self, tenant: u16) -> Quota;
+    /// Where [`Quota::opened`] of a tenant must stop.
+    fn write_quota_limit(&mut self, tenant: u16, limit: u64);
+    /// The next established connections, at most about so many: each call goes on where the one before ended.
+    fn next_connections(&mut self, most: usize) -> Result<ConnectionPiece, Error>;
+    /// Connections, half-open ones, too; at most so many of each table.
+    fn connections(&self, most: usize) -> Result<Vec<Tracked>, Error>;
+    /// Takes a connection out; one that is gone is no error.
+    fn remove_connection(&mut self, tracked: &Tracked) -> Result<(), Error>;
     /// Writes, or takes away, the sets that the addresses of a prefix of `bits` bits are in.
     fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error>;
     /// Every prefix in the table of sets, with its length, by whomever.

@@ -10,6 +10,7 @@
 //! | `flatten.rs` | a hook's chains as one list of primitive rules |
 //! | `field.rs` | the fields that are numbers, as keys and ranges of keys |
 //! | `compile.rs` | primitive rules as bit vectors |
+//! | `reject.rs` | what senders of rejected packets are told |
 //! | `acl.rs` | the compiled tables and the lookup in them |
 //! | `encode.rs` | the compiled tables as the kernel has them |
 //! | `generator.rs` | random policies and packets, for tests here and of the kernel |
@@ -27,6 +28,7 @@ mod field;
 mod flatten;
 #[cfg(any(test, feature = "generator"))]
 pub mod generator;
+mod reject;
 mod sets;
 mod validate;
 mod view;
@@ -46,6 +48,7 @@ pub use changed::{PolicyChange, changed, compare_members};
 pub use compile::{CompileError, compile};
 pub use encode::{set_key, set_list};
 pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
+pub use reject::answer_to_rejected;
 pub use sets::{Change, SetId, Sets, SetsError, members};
 pub use validate::{At, Hook, Refusal, validate_chains, validate_group, validate_hook};
 pub use view::{Service, View};

@@ -177,6 +177,8 @@ pub struct Emission {
 pub enum Origin {
     /// It goes straight to this exterior port.
     ToPort(PortId),
+    /// It seems to come from the workload behind this exterior port: to be simulated with [`Entry::Workload`].
+    Workload(PortId),
     /// It leaves a device by this port: to be simulated with [`Entry::Device`].
     Device(PortId),
     /// It is a router's own, without MACs yet: to be simulated with [`Entry::Router`].

@@ -33,7 +33,7 @@ evidence() {
     done
 }
 
-export WEFTD_BIN=/bin/weftd WEFT_BIN=/bin/weft WEFT_TEST_TIMEOUT_FACTOR=10 RUST_BACKTRACE=0
+export WEFTD_BIN=/bin/weftd WEFT_BIN=/bin/weft WEFT_TEST_TIMEOUT_FACTOR=10 RUST_BACKTRACE=0 WEFT_POLICY_CASES=500
 for name in $(echo "$SUITES" | tr , " "); do
     case $name in
         bpf) suite bpf bpf --test-threads 1 --show-output ;;

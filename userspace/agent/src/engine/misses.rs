@@ -12,6 +12,7 @@ use weft_common::event::MissReason;
 use weft_common::slot::Output;
 use weft_common::{DropReason, FlowKey, Slot, SlotRef};
 use weft_datapath::{Datapath, FlowId, HeldPacket, Miss};
+use weft_vnet::policy::Hook;
 use weft_vnet::{Emission, Entry, NoTrace, Origin, Outcome, Packet, PortId, StateEntry, Verdict};
 
 /// Packets that the network makes because of packets that it made: an answer to an answer is as far as it goes.
@@ -35,12 +36,12 @@ pub(super) struct Pending {
     pub(super) decision: Decision,
 }
 
-/// What a packet that a port's chains rejected is counted as; none for other misses.
-fn rejected(reason: u8) -> Option<DropReason> {
+/// The hook whose chains rejected a packet that came up for this reason.
+fn rejecting_hook(reason: u8) -> Option<Hook> {
     if reason == MissReason::Reject as u8 {
-        Some(DropReason::PolicyIngress)
+        Some(Hook::Ingress)
     } else if reason == MissReason::RejectEgress as u8 {
-        Some(DropReason::PolicyEgress)
+        Some(Hook::Egress)
     } else {
         None
     }
@@ -57,12 +58,6 @@ impl<D: Datapath> Engine<D> {
                 continue;
             }
             self.misses += 1;
-            if let Some(drop) = rejected(miss.reason) {
-                // Nobody is told yet.
-                let port = self.ports.by_key(miss.port, miss.generation);
-                self.count_drop(port, drop);
-                continue;
-            }
             self.handle_miss(miss, &mut pending);
         }
         let now = self.now_secs();
@@ -100,6 +95,9 @@ impl<D: Datapath> Engine<D> {
             Ok(packet) => packet.after(&held.fragment),
             Err(reason) => return self.count_drop(Some(port), reason),
         };
+        if let Some(hook) = rejecting_hook(reason) {
+            return self.reject(port, &packet, hook);
+        }
         let is_flow_miss = reason == MissReason::NoFlow as u8;
         if is_flow_miss && let Some(target) = self.target_of(&packet, pending) {
             return self.inject(target, index, &held, Some(port));
@@ -285,6 +283,7 @@ impl<D: Datapath> Engine<D> {
             Origin::ToPort(port) => {
                 return self.send_once(&delivery(port), 0, &held, Some(port));
             }
+            Origin::Workload(port) => Entry::Workload(port),
             Origin::Device(port) => Entry::Device(port),
             Origin::Router(router) => Entry::Router(router),
         };

@@ -102,6 +102,8 @@ impl<D: Datapath> Engine<D> {
                 self.bind(port);
             }
         }
+        // Before anything is attached: no packet passes a port without its chains.
+        self.reconcile_acls();
         for port in wanted.into_values() {
             self.follow_interface(port, dirty);
         }
@@ -182,6 +184,7 @@ impl<D: Datapath> Engine<D> {
             return;
         };
         self.ports.by_index.remove(&bound.key.index);
+        self.forget_policy(bound.key.index);
         self.remove_flows_of_port(bound.key.index);
         let record = PortRecord {
             generation: bound.key.generation,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use weft_common::DropReason;
 use weft_common::limits::{ERROR_BURST, ERROR_RATE_PER_SEC};
 use weft_datapath::{Datapath, HeldPacket};
+use weft_vnet::policy::{Hook, answer_to_rejected};
 use weft_vnet::{Emission, Entry, Outcome, Packet, PortId, TooBig, Verdict, too_big};
 
 /// Milliseconds of credit that one answer costs.
@@ -70,6 +71,17 @@ impl<D: Datapath> Engine<D> {
         } else {
             self.count_drop(Some(port), DropReason::AnswerRate);
         }
+    }
+
+    /// Tells the sender of a packet that the port's chains reject, within the limit. It is the sender's port that is limited
+    /// on ingress, the port that rejects on egress.
+    pub(super) fn reject(&mut self, port: PortId, packet: &Packet<'_>, hook: Hook) {
+        let reason = match hook {
+            Hook::Ingress => DropReason::PolicyIngress,
+            Hook::Egress => DropReason::PolicyEgress,
+        };
+        let answer = answer_to_rejected(packet, port, hook);
+        self.refuse(Entry::Workload(port), reason, answer.as_slice());
     }
 
     /// What fits the packet's way, if that is less than the packet.

@@ -355,6 +355,7 @@ impl<D: Datapath> Engine<D> {
             }
         }
         problems.extend(self.flood_problems());
+        problems.extend(self.acls.problems(self.snapshot.model()));
         if let Some(problem) = &self.take_over_problem {
             problems.push(format!(
                 "nothing is decided: what an earlier weftd left can't be read: {problem}"

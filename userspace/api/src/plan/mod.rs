@@ -66,20 +66,6 @@ impl fmt::Display for PlanLine {
 /// References to what doesn't exist and everything that the model refuses, each at its place in
 /// the file.
 pub fn plan(current: &Model, file: &TopologyFile, prune: bool) -> Result<Plan, Mistakes> {
-    // Until something enforces them: nobody shall believe in a policy that nothing does.
-    policies::refuse_unenforced(file)?;
-    plan_with_policies(current, file, prune)
-}
-
-/// The same, with chains and groups.
-///
-/// # Errors
-/// As [`plan`].
-pub fn plan_with_policies(
-    current: &Model,
-    file: &TopologyFile,
-    prune: bool,
-) -> Result<Plan, Mistakes> {
     let (target, places) = target::build(current, file, prune)?;
     let plan = diff::between(current, &target);
     if plan.operations.is_empty() {

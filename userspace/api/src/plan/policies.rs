@@ -12,8 +12,8 @@ use weft_vnet::{AddressGroupId, ChainId, Kind, PortGroupId, PortId, TenantId};
 
 use super::target::Target;
 use crate::topology::{
-    ActionEntry, AddressEntry, ChainEntry, ConditionsEntry, Document, Mistakes, PortEntry,
-    PortGroupEntry, RuleEntry, Spanned, TopologyFile,
+    ActionEntry, AddressEntry, ChainEntry, ConditionsEntry, Document, PortEntry, PortGroupEntry,
+    RuleEntry, Spanned,
 };
 
 /// What waits to be looked up, and what the file mentions.
@@ -23,33 +23,6 @@ pub(super) struct Policies<'a> {
     port_groups: Vec<(TenantId, PortGroupId, &'a PortGroupEntry)>,
     hooks: Vec<(TenantId, PortId, Hook, &'a [Spanned<String>])>,
     mentioned: BTreeSet<(Kind, Uuid)>,
-}
-
-/// Refuses a file with chains, groups or chains of ports, at the first of them.
-pub(super) fn refuse_unenforced(file: &TopologyFile) -> Result<(), Mistakes> {
-    let of_document = |document: &'_ Document| {
-        let bridges = document.bridges.iter().flat_map(|it| &it.ports);
-        let routers = document.routers.iter().flat_map(|it| &it.ports);
-        let hooks = bridges.chain(routers).flat_map(|port| {
-            let hooks = [("ingress", &port.ingress), ("egress", &port.egress)];
-            hooks.map(|(key, list)| list.as_ref().map(|it| (key, it.span)))
-        });
-        let chains = document.chains.iter();
-        let chains = chains.map(|it| Some(("chains", it.name.span)));
-        let groups = document.address_groups.iter();
-        let groups = groups.map(|it| Some(("address_groups", it.name.span)));
-        let port_groups = document.port_groups.iter();
-        let port_groups = port_groups.map(|it| Some(("port_groups", it.name.span)));
-        let all = hooks.chain(chains).chain(groups).chain(port_groups);
-        all.flatten().collect::<Vec<_>>()
-    };
-    let found = file.documents.iter().flat_map(of_document);
-    let Some((key, span)) = found.min_by_key(|(_, span)| span.start) else {
-        return Ok(());
-    };
-    let message =
-        format!("`{key}`: port chains aren't enforced yet, so this version of weft takes none");
-    Err(Mistakes::new(vec![file.mistake(span, message)]))
 }
 
 impl<'a> Target<'a> {

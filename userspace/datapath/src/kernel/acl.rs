@@ -59,7 +59,7 @@ impl Acls {
     /// Takes an ACL away.
     pub fn remove(&mut self, number: u16) -> Result<(), Error> {
         self.tables.remove(&number);
-        syscall::delete_element(self.outer.fd().as_fd(), number.into())
+        syscall::delete_key(self.outer.fd().as_fd(), &u32::from(number))
             .map_err(|source| Error::io("removing a compiled ACL", source))
     }
 

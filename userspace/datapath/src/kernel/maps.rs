@@ -1,8 +1,9 @@
 //! The object's maps with the types of `weft-common`. aya sees byte arrays, so that the ABI crate needs no aya.
 
 use crate::kernel::acl::Acls;
+use crate::kernel::connections::Tables;
 use crate::kernel::load::Programs;
-use crate::kernel::mmap::{Counters, SlotArrays};
+use crate::kernel::mmap::{Counters, Policies, SlotArrays};
 use crate::{Error, Family};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::collections::BTreeSet;
@@ -54,6 +55,9 @@ pub struct Maps {
     pub misses_batched: MapData,
     pub counters: Counters,
     pub acls: Acls,
+    pub policies: Policies,
+    pub connections: Tables,
+    port_tenants: Array<MapData, u32>,
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(
@@ -90,6 +94,14 @@ impl Maps {
                 programs.take_map("port_counters")?,
                 programs.take_map("drop_counters")?,
             )?,
+            policies: Policies::open(programs.take_map("policies")?, programs.take_map("quotas")?)?,
+            connections: Tables::open([
+                programs.take_map("connections_v4")?,
+                programs.take_map("connections_v6")?,
+                programs.take_map("half_open_v4")?,
+                programs.take_map("half_open_v6")?,
+            ])?,
+            port_tenants: typed(programs, "port_tenants")?,
             acls: Acls::open(programs.take_map("acls")?, programs.take_map("acl_sets")?)?,
         })
     }
@@ -98,6 +110,12 @@ impl Maps {
         self.ports
             .set(u32::from(index), Record::of(record), 0)
             .map_err(|error| Error::map("ports", &error))
+    }
+
+    pub fn write_tenant(&mut self, port: u16, tenant: u16) -> Result<(), Error> {
+        self.port_tenants
+            .set(u32::from(port), u32::from(tenant), 0)
+            .map_err(|error| Error::map("port_tenants", &error))
     }
 
     pub fn read_port(&self, index: u16) -> Result<PortRecord, Error> {

@@ -7,8 +7,10 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use weft_common::connection::Quota;
 use weft_common::drop::{COUNTERS_PER_CPU, DropReason, counter_index};
 use weft_common::limits::{PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX, SLOTS_MAX};
+use weft_common::policy::Policy;
 use weft_common::port::PortCounters;
 use weft_common::slot::CacheEntry;
 use weft_common::{Slot, SlotRef, SlotStats};
@@ -242,5 +244,47 @@ impl Counters {
             .map(|reason| of(*reason))
             .filter(|(_, count)| *count > 0)
             .collect()
+    }
+}
+
+/// Policies of ports, and connections by tenant.
+pub struct Policies {
+    words: Mapped<u64>,
+    quotas: Mapped<Quota>,
+}
+
+impl Policies {
+    /// Maps both.
+    pub fn open(words: Map, quotas: Map) -> Result<Policies, Error> {
+        Ok(Policies {
+            words: Mapped::open(words, "policies")?,
+            quotas: Mapped::open(quotas, "quotas")?,
+        })
+    }
+
+    /// A port's policy.
+    pub fn policy(&self, port: u16) -> Policy {
+        Policy::unpack(self.words.read(port.into()).unwrap_or(0))
+    }
+
+    /// Gives a port another policy, at once.
+    pub fn write_policy(&mut self, port: u16, policy: Policy) {
+        if let Some(at) = self.words.at(port.into()) {
+            // SAFETY: a checked pointer to eight aligned bytes.
+            unsafe { &*at.cast::<AtomicU64>() }.store(policy.pack(), Ordering::Release);
+        }
+    }
+
+    /// Connections of a tenant.
+    pub fn quota(&self, tenant: u16) -> Quota {
+        self.quotas.read(tenant.into()).unwrap_or_default()
+    }
+
+    /// Where the kernel is to stop opening connections for a tenant.
+    pub fn write_limit(&mut self, tenant: u16, limit: u64) {
+        if let Some(at) = self.quotas.at(tenant.into()) {
+            // SAFETY: a checked pointer to a record whose second field nobody else writes.
+            unsafe { (&raw mut (*at).limit).write_volatile(limit) };
+        }
     }
 }

@@ -87,12 +87,41 @@ pub fn read_inner_array(map: BorrowedFd, length: u32) -> std::io::Result<Vec<[u6
     }
 }
 
-/// Deletes an element of an array of maps; one that isn't there is no error.
-pub fn delete_element(map: BorrowedFd, key: u32) -> std::io::Result<()> {
+/// Elements of a hash map, and where they end: none behind the last one.
+pub type Piece<K, V> = (Vec<(K, V)>, Option<u32>);
+
+/// Reads the next elements of a hash map, at most `most` of them, behind where `cursor` points; none is the start. `K` and `V` are plain bytes of the map's sizes.
+pub fn read_batch<K: Copy + Default, V: Copy + Default>(
+    map: BorrowedFd,
+    cursor: Option<u32>,
+    most: usize,
+) -> std::io::Result<Piece<K, V>> {
+    let (mut keys, mut values) = (vec![K::default(); most], vec![V::default(); most]);
+    let (from, mut to) = (cursor.unwrap_or(0), 0_u32);
+    let mut batch = Batch {
+        in_batch: cursor.map_or(0, |_| &raw const from as u64),
+        out_batch: &raw mut to as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: most as u32,
+        map: map.as_raw_fd() as u32,
+        ..Batch::default()
+    };
+    let is_last = match checked(bpf(BPF_MAP_LOOKUP_BATCH, &mut batch)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+        other => other.map(|_| false)?,
+    };
+    let count = (batch.count as usize).min(most);
+    let read = keys.into_iter().zip(values).take(count).collect();
+    Ok((read, (!is_last).then_some(to)))
+}
+
+/// Deletes an element of a hash map; one that isn't there is no error. `K` is plain bytes of the key's size.
+pub fn delete_key<K>(map: BorrowedFd, key: &K) -> std::io::Result<()> {
     let mut delete = Element {
         map: map.as_raw_fd() as u32,
         spare: 0,
-        key: &raw const key as u64,
+        key: std::ptr::from_ref(key) as u64,
         value: 0,
         flags: 0,
     };

@@ -290,6 +290,11 @@ impl Acl {
         from[0]
     }
 
+    /// Groups that it asks for.
+    pub fn set_ids(&self) -> impl Iterator<Item = SetId> {
+        self.sets.iter().map(|it| it.set)
+    }
+
     /// The rule that one of the flat list comes from.
     pub fn origin(&self, index: u16) -> Option<RuleRef> {
         self.rules.get(usize::from(index))?.origin

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use weft_common::acl::{Cell, SetKey, SetList};
+use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
 use weft_common::peer::{AddressBytes, PeerRecord};
+use weft_common::policy::Policy;
 use weft_common::port::PortCounters;
 use weft_common::{DropReason, FlowKey, PortRecord, Slot, SlotRef};
 use weft_datapath::{
-    Attachment, Buckets, Datapath, Earlier, Error, Fake, Family, HeldPacket, MarkWatch, SlotUse,
-    XdpUse,
+    Attachment, Buckets, ConnectionPiece, Datapath, Earlier, Error, Fake, Family, HeldPacket,
+    MarkWatch, SlotUse, Tracked, XdpUse,
 };
 
 /// One use of the datapath.
@@ -79,6 +81,38 @@ impl Datapath for Recorder {
 
     fn acl_counters(&self, number: u16) -> Result<Vec<Cell>, Error> {
         self.fake.acl_counters(number)
+    }
+
+    fn policy(&self, port: u16) -> Policy {
+        self.fake.policy(port)
+    }
+
+    fn write_policy(&mut self, port: u16, policy: Policy) {
+        self.fake.write_policy(port, policy);
+    }
+
+    fn write_tenant(&mut self, port: u16, tenant: u16) -> Result<(), Error> {
+        self.fake.write_tenant(port, tenant)
+    }
+
+    fn quota(&self, tenant: u16) -> Quota {
+        self.fake.quota(tenant)
+    }
+
+    fn write_quota_limit(&mut self, tenant: u16, limit: u64) {
+        self.fake.write_quota_limit(tenant, limit);
+    }
+
+    fn next_connections(&mut self, most: usize) -> Result<ConnectionPiece, Error> {
+        self.fake.next_connections(most)
+    }
+
+    fn connections(&self, most: usize) -> Result<Vec<Tracked>, Error> {
+        self.fake.connections(most)
+    }
+
+    fn remove_connection(&mut self, tracked: &Tracked) -> Result<(), Error> {
+        self.fake.remove_connection(tracked)
     }
 
     fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error> {

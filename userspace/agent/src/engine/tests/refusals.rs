@@ -136,3 +136,39 @@ fn a_packet_that_may_be_divided_goes_in_pieces() {
     }
     assert_eq!(rig.drops("web/near", DropReason::MtuExceeded), 1);
 }
+
+/// By the chains of the sender's port, and by those of the port that the packet was for.
+#[test]
+fn senders_of_rejected_packets_are_told() {
+    let mut rig = Rig::new();
+    let (near, far) = (rig.index("web/near"), rig.index("db/near"));
+    for (packet, is_tcp) in [
+        ("tcp 10.0.1.11:4000 > 10.0.2.11:80", true),
+        ("udp 10.0.1.11:4000 > 10.0.2.11:53", false),
+    ] {
+        let frame = rig.frame("web/near", packet);
+        for (path, reason) in [
+            ("web/near", MissReason::Reject),
+            ("db/near", MissReason::RejectEgress),
+        ] {
+            let mut frame = frame.clone();
+            if path == "db/near" {
+                // As it is delivered, by the router.
+                frame[..6].copy_from_slice(&rig.mac(path).0);
+                frame[6..12].copy_from_slice(&rig.mac("core/db").0);
+            }
+            let mut miss = rig.miss(path, frame);
+            miss.reason = reason as u8;
+            rig.engine.handle_misses(vec![miss]);
+            let sent = rig.injected();
+            assert_eq!(sent.len(), 1, "{packet} {path} {:?}", rig.engine.drops);
+            let slot = sent[0].slot.unwrap();
+            assert_eq!(slot.port, near, "{packet} {path}: {far}");
+            let answer = &sent[0].packet.frame;
+            assert_eq!(answer[23], if is_tcp { 6 } else { 1 }, "{answer:x?}");
+            assert_eq!(answer[26..34], [10, 0, 2, 11, 10, 0, 1, 11]);
+        }
+    }
+    assert_eq!(rig.drops("web/near", DropReason::PolicyIngress), 2);
+    assert_eq!(rig.drops("db/near", DropReason::PolicyEgress), 2);
+}

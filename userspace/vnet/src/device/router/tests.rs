@@ -55,7 +55,7 @@ fn answer(topology: &mut Topology, outcome: &Outcome, mac: Mac) {
     let reply = request.answered_by(mac.0).frame(request.sender_mac);
     let heard = match outcome.emit[0].origin {
         Origin::ToPort(port) => topology.simulate(Entry::Workload(port), &reply),
-        Origin::Device(_) => topology.send_frame("db/db-2", &reply),
+        Origin::Workload(_) | Origin::Device(_) => topology.send_frame("db/db-2", &reply),
         Origin::Router(_) => unreachable!("a question has a port"),
     };
     assert_eq!(
