@@ -165,6 +165,16 @@ fn is_same(entry: *const Entry, work: &Work) -> bool {
     }
 }
 
+/// A packet came and was refused: the connection stays known for as long as any do.
+#[inline(never)]
+pub fn touch(work: &Work) -> u32 {
+    if let Some(entry) = find(work) {
+        // SAFETY: a checked pointer into a table; four bytes, written at once.
+        unsafe { core::ptr::addr_of_mut!((*entry).connection.seen).write_volatile(work.now) };
+    }
+    0
+}
+
 /// Takes the connection out of both tables.
 #[inline(never)]
 pub fn forget(work: &Work) -> u32 {

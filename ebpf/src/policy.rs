@@ -289,7 +289,8 @@ fn go_on(packet: &Packet, work: &mut Work, entry: *mut Entry, hook: u32) {
 }
 
 /// The policy has changed since the connection's first packet was admitted: that one is judged again, as new, at the
-/// hook that it came by. What isn't accepted any more is forgotten, and this packet dropped.
+/// hook that it came by. What isn't accepted any more stays known, and each of its packets is judged like this one: were it
+/// forgotten, the next packet of the other side could open it from there.
 #[inline(always)]
 fn judge_first_again(packet: &mut Packet, work: &mut Work, policy: u64, hook: u32) {
     if work.opener != hook {
@@ -302,7 +303,7 @@ fn judge_first_again(packet: &mut Packet, work: &mut Work, policy: u64, hook: u3
     if work.drop != 0 {
         // It isn't this packet's sender who would hear of a reject.
         work.is_reject = 0;
-        connections::forget(work);
+        connections::touch(work);
     }
 }
 

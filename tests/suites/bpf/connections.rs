@@ -147,13 +147,16 @@ fn a_new_epoch_judges_the_first_packet_again() {
             zone.acl(IN, stateful(Some(81)));
             zone.set_policy(PORT, IN, OUT, 3);
             assert_eq!(zone.counts(), (0, 1));
-            assert!(!zone.passes(from, &tcp(from, ACK, 1)));
-            assert_eq!(zone.counts(), (0, 0));
+            // Cut for both sides: the other one's packets don't open it again from there.
+            for other in [from, Network, Workload] {
+                assert!(!zone.passes(other, &tcp(other, ACK, 1)));
+                assert_eq!(zone.counts(), (0, 1));
+            }
             zone.acl(IN, stateful(Some(80)));
             zone.set_policy(PORT, IN, OUT, 4);
-            zone.handshake();
+            assert!(zone.passes(from, &tcp(from, ACK, 1)), "allowed again");
         }
-        assert_eq!(zone.bench.drops(PORT, DropReason::PolicyIngress), 2);
+        assert_eq!(zone.bench.drops(PORT, DropReason::PolicyIngress), 6);
         assert_eq!(zone.bench.drops(PORT, DropReason::PolicyEgress), 0);
     });
 }
@@ -176,9 +179,9 @@ fn a_new_epoch_judges_at_the_hook_that_admitted() {
             zone.acl(OUT, stateful(Some(41_000)));
             zone.set_policy(PORT, IN, OUT, 3);
             assert!(!zone.passes(Workload, &answer));
-            assert_eq!(zone.counts(), (0, 0));
+            assert!(!zone.passes(Network, &ask));
         }
-        assert_eq!(zone.bench.drops(PORT, DropReason::PolicyEgress), 3);
+        assert_eq!(zone.bench.drops(PORT, DropReason::PolicyEgress), 6);
         assert_eq!(zone.bench.drops(PORT, DropReason::PolicyIngress), 0);
         zone.acl(OUT, stateful(None));
         zone.set_policy(PORT, IN, OUT, 4);
