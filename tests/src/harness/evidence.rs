@@ -19,7 +19,7 @@ pub fn keep(id: &RunId, network: Option<&Network>, name: &str) -> Result<PathBuf
         for file in [host.config_path(), host.log_path()] {
             copy_into(&file, &folder, host.name());
         }
-        for command in ["status", "ports", "flows", "drops"] {
+        for command in ["status", "ports", "flows", "drops", "connections"] {
             // The agent may be gone; the rest is worth keeping all the same.
             let shown = host.weft().and_then(|weft| weft.run(&[command]));
             let text = shown.map_or_else(|error| format!("{error:#}"), |done| done.describe());

@@ -19,6 +19,7 @@ mod offload;
 mod ovs;
 mod ping;
 mod policy;
+mod policy_seen;
 mod probe;
 mod release;
 mod restart;

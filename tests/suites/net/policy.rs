@@ -13,18 +13,18 @@ use weft_tests::harness::{Network, Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
 /// How long a connection is waited for that must come about, and one that must not.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A server that echoes what one connection after the other sends. It ends when this is dropped.
-struct Server {
-    address: SocketAddr,
+pub struct Server {
+    pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(net: &Network, workload: &str, port: u16) -> Result<Server> {
+    pub fn start(net: &Network, workload: &str, port: u16) -> Result<Server> {
         let workload = net.workload(workload)?;
         let address = SocketAddr::new(workload.address()?.into(), port);
         let listener = workload
@@ -67,7 +67,7 @@ impl Drop for Server {
 }
 
 /// A connection, or how it failed.
-fn connect(
+pub fn connect(
     net: &Network,
     from: &str,
     to: SocketAddr,
@@ -84,7 +84,7 @@ fn connect(
 }
 
 /// A word goes there and comes back.
-fn talk(stream: &mut TcpStream, word: &str) -> Result<()> {
+pub fn talk(stream: &mut TcpStream, word: &str) -> Result<()> {
     stream.write_all(word.as_bytes())?;
     let mut answer = vec![0; word.len()];
     stream.read_exact(&mut answer).context("no answer")?;
@@ -92,7 +92,7 @@ fn talk(stream: &mut TcpStream, word: &str) -> Result<()> {
     Ok(())
 }
 
-fn connects(net: &Network, from: &str, to: SocketAddr) -> Result<TcpStream> {
+pub fn connects(net: &Network, from: &str, to: SocketAddr) -> Result<TcpStream> {
     let stream = connect(net, from, to, CONNECT_LIMIT)?;
     let mut stream = stream.with_context(|| format!("{from} to {to}"))?;
     talk(&mut stream, "hello")?;
@@ -100,7 +100,7 @@ fn connects(net: &Network, from: &str, to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Nothing comes back.
-fn is_silent(net: &Network, from: &str, to: SocketAddr) -> Result<()> {
+pub fn is_silent(net: &Network, from: &str, to: SocketAddr) -> Result<()> {
     let failed = connect(net, from, to, SILENCE)?;
     let kind = failed.err().map(|error| error.kind());
     ensure!(
@@ -111,7 +111,7 @@ fn is_silent(net: &Network, from: &str, to: SocketAddr) -> Result<()> {
 }
 
 /// What the chains let pass is expected at a workload.
-fn expect_tcp(net: &Network, at: &str, port: u16) -> Result<()> {
+pub fn expect_tcp(net: &Network, at: &str, port: u16) -> Result<()> {
     net.workload(at)?
         .judge()
         .expect(format!("TCP with port {port}"), u64::MAX, move |frame| {
@@ -123,7 +123,7 @@ fn expect_tcp(net: &Network, at: &str, port: u16) -> Result<()> {
 }
 
 /// A web server on h1; clients on either host.
-fn web(chains: &str) -> Topology {
+pub fn web(chains: &str) -> Topology {
     Topology::tenant("acme")
         .port("web/web-1", "h1", "10.0.1.11/24")
         .and_chains(&[], &["to-web"])
@@ -132,7 +132,7 @@ fn web(chains: &str) -> Topology {
         .policy(chains)
 }
 
-const DEFAULT_DENY: &str = "chains:
+pub const DEFAULT_DENY: &str = "chains:
   to-web:
     - { state: [established, related], action: accept }
     - { proto: tcp, dst_port: 8080, action: accept }

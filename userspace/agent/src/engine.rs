@@ -10,6 +10,7 @@
 //! | [`ports`] | bound ports: keys, interfaces that come and go |
 //! | [`acls`] | chains of ports in the kernel, compiled |
 //! | [`connections`] | what the kernel tracks: expiry, quotas |
+//! | [`rule_counts`] | what rules counted, over tables and connections that went |
 //! | [`underlay`] | records of remote hosts |
 //! | [`probes`] | whether they answer, how fast, how large packets may be |
 //! | [`refusals`] | packets that go no further, and what their senders are told |
@@ -18,7 +19,7 @@
 //! | [`waiting`] | packets that wait for a next hop |
 //! | [`advertisements`] | what routers say of themselves, unasked |
 //! | [`watches`] | what ports show of marked packets, for `weft ping` |
-//! | [`report`], [`tracing_packets`], [`ping`] | what the API asks |
+//! | [`report`], [`policy_report`], [`tracing_packets`], [`ping`] | what the API asks |
 //!
 //! The store, the API and netlink talk to it by messages; it talks back by [`StateUpdate`]s. It never waits.
 
@@ -33,10 +34,12 @@ pub mod flows;
 mod indices;
 pub mod misses;
 pub mod ping;
+pub mod policy_report;
 pub mod ports;
 pub mod probes;
 pub mod refusals;
 pub mod report;
+pub mod rule_counts;
 pub mod swap;
 pub mod tracing_packets;
 pub mod underlay;
@@ -55,6 +58,7 @@ use misses::MadeSlots;
 use ports::Ports;
 use probes::Probes;
 use refusals::Refusals;
+use rule_counts::RuleCounts;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -125,6 +129,7 @@ pub struct Engine<D> {
     ports: Ports,
     acls: Acls,
     connections: Connections,
+    rule_counts: RuleCounts,
     peers: Peers,
     tunnel_options: TunnelOptions,
     probes: Probes,
@@ -198,6 +203,7 @@ impl<D: Datapath> Engine<D> {
             ports: Ports::new(port_table, config.underlay_interfaces, config.xdp),
             acls: Acls::default(),
             connections: Connections::default(),
+            rule_counts: RuleCounts::default(),
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
             probes: Probes::default(),

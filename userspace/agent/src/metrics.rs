@@ -4,7 +4,9 @@
 //! (their help stands under another name than their samples).
 
 use std::fmt::{Display, Write as _};
-use weft_api::{DropInfo, HostInfo, HostState, MaskInfo, PortInfo, PortState, Status};
+use weft_api::{
+    DropInfo, HostInfo, HostState, MaskInfo, PolicyStatus, PortInfo, PortState, QuotaInfo, Status,
+};
 
 /// `Content-Type` of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,6 +29,7 @@ pub struct Figures {
 pub fn text(figures: &Figures) -> String {
     let mut text = Text(String::new());
     agent(&mut text, figures);
+    policy(&mut text, &figures.status.policy);
     ports(&mut text, &figures.status.host, &figures.ports);
     drops(&mut text, &figures.drops);
     let peers: Vec<&HostInfo> = figures
@@ -96,6 +99,54 @@ fn agent(text: &mut Text, figures: &Figures) {
         "Packets that came up to the agent without a flow.",
     );
     text.sample("weft_misses_total", &[], status.misses);
+}
+
+fn policy(text: &mut Text, policy: &PolicyStatus) {
+    let gauges: [(&str, &str, u64); 4] = [
+        (
+            "weft_policy_tables",
+            "Compiled chains in the kernel; hooks with equal chains share them.",
+            policy.tables,
+        ),
+        (
+            "weft_policy_hooks",
+            "Hooks of ports that the kernel asks compiled chains for.",
+            policy.hooks,
+        ),
+        (
+            "weft_policy_hooks_not_compiled",
+            "Hooks of ports whose chains the kernel can't ask.",
+            policy.hooks_not_compiled,
+        ),
+        (
+            "weft_connections",
+            "Tracked connections that both sides take part in.",
+            policy.connections,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+    type Figure = fn(&QuotaInfo) -> u64;
+    let families: [(&str, &str, Figure); 2] = [
+        (
+            "weft_tenant_connections",
+            "Tracked connections of a tenant's ports here.",
+            |quota| quota.connections,
+        ),
+        (
+            "weft_tenant_connections_limit",
+            "Connections that a tenant's ports here may have.",
+            |quota| quota.connections_max,
+        ),
+    ];
+    for (name, help, figure) in families {
+        text.gauge(name, help);
+        for quota in &policy.quotas {
+            text.sample(name, &[("tenant", &quota.tenant)], figure(quota));
+        }
+    }
 }
 
 fn ports(text: &mut Text, host: &str, ports: &[PortInfo]) {

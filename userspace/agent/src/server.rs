@@ -4,12 +4,13 @@
 
 use crate::config::{Api, read_token};
 use crate::engine::Engine;
+use crate::engine::policy_report::ReportError;
 use crate::metrics::{self, Figures};
 use crate::packet_thread::PacketThread;
 use crate::ping::{self, PingError};
 use crate::runs::Runs;
 use anyhow::Context;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -23,7 +24,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use weft_api::{
-    FlowsQuery, Health, PingRequest, Problem, ReleaseRequest, Released, StateUpdate, TraceRequest,
+    ConnectionsQuery, FlowsQuery, Health, PingRequest, Problem, ReleaseRequest, Released,
+    StateUpdate, TraceRequest,
 };
 use weft_datapath::Kernel;
 use weft_store::Store;
@@ -164,6 +166,8 @@ fn agent_routes(
         .route("/v1/ports/activity", get(ports))
         .route("/v1/hosts/activity", get(hosts))
         .route("/v1/drops", get(drops))
+        .route("/v1/ports/{id}/rules", get(rules))
+        .route("/v1/connections", get(connections).delete(flush))
         .route("/v1/trace", post(trace))
         .route("/v1/ping", post(ping))
         .route("/metrics", get(metrics_text))
@@ -198,6 +202,45 @@ async fn hosts(State(packets): State<PacketThread>) -> Response {
 
 async fn drops(State(packets): State<PacketThread>) -> Response {
     answer(&packets, Engine::report_drops).await
+}
+
+async fn rules(State(packets): State<PacketThread>, UrlPath(id): UrlPath<String>) -> Response {
+    reported(packets.ask(move |engine| engine.report_rules(&id)).await)
+}
+
+async fn connections(
+    State(packets): State<PacketThread>,
+    Query(query): Query<ConnectionsQuery>,
+) -> Response {
+    reported(
+        packets
+            .ask(move |engine| engine.report_connections(&query))
+            .await,
+    )
+}
+
+async fn flush(
+    State(packets): State<PacketThread>,
+    Query(query): Query<ConnectionsQuery>,
+) -> Response {
+    reported(
+        packets
+            .ask(move |engine| engine.flush_connections(&query))
+            .await,
+    )
+}
+
+fn reported<T: serde::Serialize>(answer: Option<Result<T, ReportError>>) -> Response {
+    match answer {
+        None => stopped(),
+        Some(Ok(answer)) => Json(answer).into_response(),
+        Some(Err(error @ ReportError::NoPort(_))) => {
+            response(Problem::not_found(error.to_string()))
+        }
+        Some(Err(error @ ReportError::Unreadable(_))) => {
+            response(Problem::internal(error.to_string()))
+        }
+    }
 }
 
 /// The packet thread knows whether it could follow the store; the store itself knows whether it can now.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weft_vnet::policy::Connection;
 
+use crate::port_policy::PolicyStatus;
+
 /// Query of `GET /v1/flows`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsQuery {
@@ -206,6 +208,9 @@ pub struct Status {
     /// What became of the flows that it found when it started.
     #[serde(default)]
     pub adopted: AdoptedStatus,
+    /// Chains in the kernel, and connections.
+    #[serde(default)]
+    pub policy: PolicyStatus,
     /// Largest IP packet in bytes that a workload can send to every other host; none while no way is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay_mtu: Option<u16>,

@@ -5,7 +5,7 @@ mod policy;
 
 use std::fmt::Write as _;
 
-pub use policy::rule;
+pub use policy::{protocol_word, rule};
 use weft_vnet::policy::Hook;
 use weft_vnet::{DeviceId, Kind, Model, Port, RouteAction, Router, TenantId};
 

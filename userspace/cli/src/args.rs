@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use weft_api::Endpoint;
 use weft_api::kinds::{KINDS, collection, kind_of};
+use weft_api::{CONNECTIONS_LIMIT, Endpoint};
 use weft_vnet::Kind;
 use weft_vnet::policy::Connection;
 
@@ -101,6 +101,14 @@ pub enum Command {
         /// Name of one of them; a port's is DEVICE/PORT
         name: Option<String>,
     },
+    /// Show all that is known of an object: a port's state, counters, drops, and how its chains are enforced
+    Describe {
+        /// Kind of object
+        #[arg(value_parser = kind)]
+        kind: Kind,
+        /// Its name; a port's is DEVICE/PORT
+        name: String,
+    },
     /// Delete an object; a bridge or router takes its ports along
     Delete {
         /// Kind of object
@@ -128,6 +136,26 @@ pub enum Command {
         /// Keep on printing what is dropped
         #[arg(long)]
         follow: bool,
+    },
+    /// Show the rules of a port's chains with the packets and bytes that they decided
+    Rules {
+        /// BRIDGE/PORT; it must be on the host that is asked
+        port: String,
+    },
+    /// Show connections that ports with chains have, those with the latest packets first
+    #[command(args_conflicts_with_subcommands = true)]
+    Connections {
+        #[command(subcommand)]
+        command: Option<ConnectionsCommand>,
+        /// Only those of this port
+        #[arg(long, value_name = "BRIDGE/PORT")]
+        port: Option<String>,
+        /// Keep on printing those that come (+), change their state (~) and go (-)
+        #[arg(long, conflicts_with = "limit")]
+        follow: bool,
+        /// Show at most so many
+        #[arg(long, value_name = "N", default_value_t = CONNECTIONS_LIMIT)]
+        limit: usize,
     },
     /// Say what would happen to a packet
     Trace(Trace),
@@ -196,6 +224,17 @@ pub enum PortCommand {
     Unbind {
         /// BRIDGE/PORT
         port: String,
+    },
+}
+
+/// Commands on connections.
+#[derive(Debug, Subcommand)]
+pub enum ConnectionsCommand {
+    /// Forget connections: their next packets are judged as if they were new
+    Flush {
+        /// Only those of this port
+        #[arg(long, value_name = "BRIDGE/PORT")]
+        port: Option<String>,
     },
 }
 

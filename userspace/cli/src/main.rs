@@ -21,7 +21,8 @@ use weft_api::topology::Mistakes;
 
 use crate::args::{Cli, Command, Format, Global, HostCommand};
 use crate::commands::{
-    Session, apply, change, doctor, graph, group, host, hosts, objects, observe, ping, top, trace,
+    Session, apply, change, describe, doctor, graph, group, host, hosts, objects, observe, ping,
+    policy, top, trace,
 };
 use crate::output::Output;
 
@@ -124,6 +125,7 @@ async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
         Command::Diff { file, prune } => apply::diff(session, &file.file, prune).await,
         Command::Export { kind } => apply::export(session, kind).await,
         Command::Get { kind, name } => objects::get(session, kind, name.as_deref()).await,
+        Command::Describe { kind, name } => describe::describe(session, kind, &name).await,
         Command::Delete { kind, name } => change::delete(session, kind, &name).await,
         Command::Port(command) => change::port(session, &command).await,
         Command::Group(command) => group::group(session, &command).await,
@@ -132,6 +134,17 @@ async fn dispatch(session: &Session, cli: Cli) -> Result<Done> {
         Command::Flows { masks: true } => observe::masks(session).await,
         Command::Drops { follow: false } => observe::drops(session).await,
         Command::Drops { follow: true } => observe::follow_drops(session).await,
+        Command::Rules { port } => policy::rules(session, &port).await,
+        Command::Connections {
+            command: Some(command),
+            ..
+        } => policy::change(session, &command).await,
+        Command::Connections {
+            port, follow: true, ..
+        } => policy::follow(session, port.as_deref()).await,
+        Command::Connections { port, limit, .. } => {
+            policy::connections(session, port.as_deref(), limit).await
+        }
         Command::Trace(args) => trace::trace(session, &args).await,
         Command::Doctor => doctor::doctor(session, &cli.global.endpoint).await,
         Command::Ping { from, to, what } => ping::ping(session, &from, &to, what.as_deref()).await,

@@ -6,6 +6,7 @@
 //! what was admitted before is judged again at its next packet.
 
 use super::Engine;
+use super::rule_counts::Table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weft_common::acl::{Cell, NOT_COMPILED, SetKey};
@@ -90,6 +91,43 @@ impl Acls {
         self.hooks.iter().flat_map(of_port).collect()
     }
 
+    /// What a port's hook has in the kernel.
+    pub(super) fn table(&self, port: PortId, hook: Hook) -> HookTable {
+        let tables = self.hooks.get(&port);
+        tables.map_or(HookTable::None, |it| it[hook as usize].clone())
+    }
+
+    /// The tables of a port's hook, if it has any.
+    pub(super) fn compiled_table(&self, port: PortId, hook: Hook) -> Option<Table<'_>> {
+        let HookTable::Compiled(number) = self.hooks.get(&port)?[hook as usize] else {
+            return None;
+        };
+        let Compiled { tenant, acl } = self.compiled.get(&number)?;
+        Some(Table {
+            number,
+            acl,
+            sets: self.tenants.get(tenant).map(|it| &it.sets),
+        })
+    }
+
+    /// Ports that use tables of this number.
+    pub(super) fn users_of(&self, number: u16) -> usize {
+        let uses = |it: &&[HookTable; 2]| it.contains(&HookTable::Compiled(number));
+        self.hooks.values().filter(uses).count()
+    }
+
+    /// Tables in use, hooks that have some, and hooks whose chains aren't compiled.
+    pub(super) fn sizes(&self) -> [u64; 3] {
+        let hooks = || self.hooks.values().flatten();
+        let is_compiled = |it: &&HookTable| matches!(it, HookTable::Compiled(_));
+        let is_not = |it: &&HookTable| matches!(it, HookTable::NotCompiled(_));
+        [
+            self.compiled.len() as u64,
+            hooks().filter(is_compiled).count() as u64,
+            hooks().filter(is_not).count() as u64,
+        ]
+    }
+
     /// Numbers of sets that a hook asks for, of its tenant.
     fn asks_for(&self, table: &HookTable, sets: &BTreeSet<(TenantId, SetId)>) -> bool {
         let HookTable::Compiled(number) = table else {
@@ -112,9 +150,10 @@ impl<D: Datapath> Engine<D> {
     pub(super) fn reconcile_acls(&mut self) {
         self.look_at_earlier_acls();
         let now = self.snapshot.clone();
-        let change = match self.acls.seen.replace(now.clone()) {
-            Some(before) if Arc::ptr_eq(&before, &now) => PolicyChange::default(),
-            Some(before) => changed(&before, &now),
+        let before = self.acls.seen.replace(now.clone());
+        let change = match &before {
+            Some(before) if Arc::ptr_eq(before, &now) => PolicyChange::default(),
+            Some(before) => changed(before, &now),
             None => PolicyChange::default(),
         };
         let mut stale = self.hooks_to_compile(&change);
@@ -122,6 +161,8 @@ impl<D: Datapath> Engine<D> {
             .hooks
             .retain(|id, _| self.ports.bound.contains_key(id));
         let touched = self.change_sets(&change);
+        let policy_before = before.as_ref().map(|it| &it.model().policy);
+        self.carry_rule_counts(&stale, policy_before);
         let compiled = self.compile_hooks(&stale);
         if let Err(error) = self.write_tables(&compiled) {
             tracing::error!(%error, "compiled chains could not be written: the earlier ones hold");
@@ -129,6 +170,8 @@ impl<D: Datapath> Engine<D> {
             self.acls.seen = None;
             return;
         }
+        let fresh = compiled.iter().map(|(number, _)| *number).collect();
+        self.begin_rule_counts(&stale, &fresh);
         let asks = |acls: &Acls, id: &PortId| {
             let tables = acls.hooks.get(id);
             tables.is_some_and(|it| it.iter().any(|it| acls.asks_for(it, &touched)))

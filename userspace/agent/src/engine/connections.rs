@@ -27,7 +27,16 @@ pub struct Connections {
     opened: BTreeMap<u16, u64>,
     /// Entries of the last whole round.
     pub(super) tracked: u64,
+    /// Those of each tenant.
+    counted: BTreeMap<TenantId, u64>,
     tracked_in_round: u64,
+}
+
+impl Connections {
+    /// Established ones of each tenant at the last count.
+    pub(super) fn by_tenant(&self) -> &BTreeMap<TenantId, u64> {
+        &self.counted
+    }
 }
 
 impl<D: Datapath> Engine<D> {
@@ -69,6 +78,7 @@ impl<D: Datapath> Engine<D> {
         for tracked in &piece.entries {
             let entry = &tracked.entry;
             if entry.connection.is_expired(entry.key.tail.protocol, now) {
+                self.keep_counts_of(tracked);
                 if let Err(error) = self.datapath.remove_connection(tracked) {
                     tracing::error!(%error, "an expired connection stays");
                 }
@@ -89,11 +99,13 @@ impl<D: Datapath> Engine<D> {
         let connections = &mut self.connections;
         let alive = std::mem::take(&mut connections.alive);
         connections.tracked = std::mem::take(&mut connections.tracked_in_round);
+        let count = |it: &u16| alive.get(it).copied().unwrap_or(0);
+        let tenants = connections.tenants.iter();
+        connections.counted = tenants.map(|(id, it)| (*id, count(it))).collect();
         for number in connections.tenants.values() {
             let opened = self.datapath.quota(*number).opened;
             if let Some(before) = connections.opened.insert(*number, opened) {
-                let alive = alive.get(number).copied().unwrap_or(0);
-                let left = CONNECTIONS_PER_TENANT_MAX.saturating_sub(alive);
+                let left = CONNECTIONS_PER_TENANT_MAX.saturating_sub(count(number));
                 self.datapath.write_quota_limit(*number, before + left);
             }
         }

@@ -257,6 +257,7 @@ impl<D: Datapath> Engine<D> {
             evicted: self.evicted,
             audit: self.audit.report(),
             adopted: self.adoption.report(),
+            policy: self.report_policy(),
             overlay_mtu: self.snapshot.overlay_mtu(),
             underlay_xdp: self.underlay_xdp(),
             ports_active: active,
@@ -464,7 +465,7 @@ impl<D: Datapath> Engine<D> {
             .map_or_else(|| host.to_string(), |host| host.name.clone())
     }
 
-    fn tenant_of(&self, port: PortId) -> String {
+    pub(super) fn tenant_of(&self, port: PortId) -> String {
         let model = self.snapshot.model();
         let device = model.ports.get(&port).map(|port| port.device);
         device

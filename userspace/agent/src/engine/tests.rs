@@ -12,6 +12,7 @@ mod floods;
 mod learning;
 mod misses;
 mod next_hops;
+mod policy_seen;
 mod ports;
 mod probes;
 mod recorder;

@@ -32,6 +32,7 @@ use crate::agent::{
     Released, Status, TraceRequest, TraceResponse,
 };
 use crate::kinds::collection;
+use crate::port_policy::{Connections, ConnectionsQuery, Flushed, PortRules};
 use crate::problem::Problem;
 use crate::types::{Committed, Contents, Event, StateUpdate, Transaction};
 
@@ -194,6 +195,25 @@ impl Client {
     /// `GET /v1/drops`.
     pub async fn drops(&self) -> Result<Vec<DropInfo>, ClientError> {
         self.get("/v1/drops").await
+    }
+
+    /// `GET /v1/ports/ID/rules`.
+    pub async fn port_rules(&self, id: Uuid) -> Result<PortRules, ClientError> {
+        self.get(&format!("/v1/ports/{id}/rules")).await
+    }
+
+    /// `GET /v1/connections`.
+    pub async fn connections(&self, query: &ConnectionsQuery) -> Result<Connections, ClientError> {
+        self.get(&format!("/v1/connections{}", query.url())).await
+    }
+
+    /// `DELETE /v1/connections`: their next packets are judged as if they were new.
+    pub async fn flush_connections(
+        &self,
+        query: &ConnectionsQuery,
+    ) -> Result<Flushed, ClientError> {
+        let path = format!("/v1/connections{}", query.url());
+        self.send(Method::DELETE, &path, None::<&()>, None).await
     }
 
     /// `GET /v1/status`.

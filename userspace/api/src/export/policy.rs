@@ -193,7 +193,8 @@ fn ethertype_word(number: u16) -> String {
     }
 }
 
-fn protocol_word(number: u8) -> String {
+/// A protocol as a topology file says it.
+pub fn protocol_word(number: u8) -> String {
     match number {
         protocol::TCP => "tcp".into(),
         protocol::UDP => "udp".into(),

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod describe;
 pub mod doctor;
 pub mod graph;
 pub mod graph_svg;
@@ -11,6 +12,7 @@ pub mod hosts;
 pub mod objects;
 pub mod observe;
 pub mod ping;
+pub mod policy;
 pub mod top;
 pub mod trace;
 
@@ -46,6 +48,12 @@ impl Session {
     pub fn wants(&self, tenant: &str) -> bool {
         self.tenant.as_deref().is_none_or(|wanted| wanted == tenant)
     }
+}
+
+/// "1 rule", "2 rules".
+pub fn plural(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
 }
 
 /// What the model refuses, in words.

@@ -8,8 +8,9 @@ use owo_colors::AnsiColors;
 use weft_api::agent::{
     AdoptedStatus, DropInfo, FlowInfo, Health, MaskInfo, PortInfo, PortState, Status,
 };
+use weft_api::{PolicyStatus, QuotaInfo};
 
-use super::Session;
+use super::{Session, plural};
 use crate::Done;
 use crate::args::Format;
 use crate::output::{duration, or_dash};
@@ -220,7 +221,7 @@ fn follow_line(drop: &DropInfo) -> String {
 }
 
 /// The time of day in UTC.
-fn clock() -> String {
+pub fn clock() -> String {
     let secs = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
@@ -274,6 +275,7 @@ fn status_text(session: &Session, status: &Status) -> String {
         status.audit.repaired,
         status.audit.rounds,
     );
+    text += &policy_lines(session, &status.policy);
     text += &adopted_line(&status.adopted);
     if let Some(mtu) = status.overlay_mtu {
         text += &format!("mtu       {mtu} for workloads, to every host\n");
@@ -298,6 +300,44 @@ fn status_text(session: &Session, status: &Status) -> String {
         });
         let columns = ["PEER", "ADDRESS", "STATE", "INTERFACE", "NEXT HOP", "MTU"];
         text += &session.output.table(&columns, &["MTU"], rows.collect());
+    }
+    text
+}
+
+/// Chains in the kernel, if ports have any, and tenants that are near what they may have.
+fn policy_lines(session: &Session, policy: &PolicyStatus) -> String {
+    let PolicyStatus {
+        tables,
+        hooks,
+        hooks_not_compiled,
+        connections,
+        quotas,
+    } = policy;
+    if hooks + hooks_not_compiled == 0 && *connections == 0 {
+        return String::new();
+    }
+    let mut text = format!(
+        "policy    {}, {} for {}",
+        plural(*connections, "established connection"),
+        plural(*tables, "compiled table"),
+        plural(*hooks, "hook"),
+    );
+    if *hooks_not_compiled > 0 {
+        text += &format!(", {hooks_not_compiled} more not compiled");
+    }
+    text.push('\n');
+    for quota in quotas.iter().filter(|it| it.is_near()) {
+        let QuotaInfo {
+            tenant,
+            connections,
+            connections_max,
+        } = quota;
+        let line =
+            format!("tenant {tenant} has {connections} of at most {connections_max} connections");
+        text += &format!(
+            "quota     {}\n",
+            session.output.paint(&line, AnsiColors::Yellow)
+        );
     }
     text
 }

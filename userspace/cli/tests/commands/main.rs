@@ -1,6 +1,7 @@
 //! The binary itself against a server of the API: what it prints, and its exit status.
 
 mod groups;
+mod policies;
 mod server;
 
 use std::io::{BufRead as _, Write as _};

@@ -143,6 +143,7 @@ fn agent(store: Arc<dyn Store>) -> Router {
         .route("/v1/drops", get(move || drops(Arc::clone(&asked))))
         .route("/v1/status", get(async || Json(status())))
         .route("/v1/trace", post(trace))
+        .merge(super::policies::routes())
 }
 
 /// Ports of the topology with the ids that they have there.

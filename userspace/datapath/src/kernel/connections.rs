@@ -6,6 +6,9 @@ use aya::maps::{Map, MapData};
 use std::os::fd::AsFd;
 use weft_common::connection::{ConnectionKeyV4, ConnectionKeyV6, Entry};
 
+/// Entries of one read: as little memory, and as few calls.
+const PIECE: usize = 4096;
+
 /// The four tables, and how far the reader of the established ones is.
 pub struct Tables {
     /// By family: those that both sides take part in.
@@ -53,7 +56,17 @@ impl Tables {
         let mut all = Vec::new();
         for (maps, is_established) in [(&self.established, true), (&self.half_open, false)] {
             for (map, family) in maps.iter().zip([Family::V4, Family::V6]) {
-                all.extend(read(map, family, is_established, None, most)?.0);
+                let full = all.len() + most;
+                let mut cursor = None;
+                while all.len() < full {
+                    let (read, end) = read(map, family, is_established, cursor, PIECE)?;
+                    all.extend(read);
+                    cursor = end;
+                    if cursor.is_none() {
+                        break;
+                    }
+                }
+                all.truncate(full);
             }
         }
         Ok(all)

@@ -8,7 +8,7 @@ use super::flatten::{Act, Primitive, Side};
 use super::sets::{SetId, Sets};
 use super::view::View;
 use std::net::IpAddr;
-use weft_common::acl::{FIELDS_MAX, Keys};
+use weft_common::acl::{ESTABLISHED_PASSES, FIELDS_MAX, Keys, READS_MORE};
 use weft_common::limits::{GROUPS_PER_ADDRESS_MAX, POLICY_BLOCKS_MAX, POLICY_HOPS_MAX};
 
 /// What chains of a hook compile to. Equal chains give equal ACLs.
@@ -298,6 +298,16 @@ impl Acl {
     /// The rule that one of the flat list comes from.
     pub fn origin(&self, index: u16) -> Option<RuleRef> {
         self.rules.get(usize::from(index))?.origin
+    }
+
+    /// Whether packets of established connections pass by what all of them have in common, without a lookup.
+    pub fn established_passes(&self) -> bool {
+        self.flags & ESTABLISHED_PASSES != 0
+    }
+
+    /// Whether it asks for more than what all packets of a connection in one direction have in common.
+    pub fn reads_more(&self) -> bool {
+        self.flags & READS_MORE != 0
     }
 
     /// Rules in the flat list.
