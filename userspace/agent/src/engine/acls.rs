@@ -91,6 +91,11 @@ impl Acls {
         self.hooks.iter().flat_map(of_port).collect()
     }
 
+    /// A port is bound no more: bound again, under another index, it gets its word anew.
+    pub(super) fn forget(&mut self, port: PortId) {
+        self.hooks.remove(&port);
+    }
+
     /// What a port's hook has in the kernel.
     pub(super) fn table(&self, port: PortId, hook: Hook) -> HookTable {
         let tables = self.hooks.get(&port);

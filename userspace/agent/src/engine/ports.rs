@@ -185,6 +185,7 @@ impl<D: Datapath> Engine<D> {
         };
         self.ports.by_index.remove(&bound.key.index);
         self.forget_policy(bound.key.index);
+        self.acls.forget(id);
         self.remove_flows_of_port(bound.key.index);
         let record = PortRecord {
             generation: bound.key.generation,

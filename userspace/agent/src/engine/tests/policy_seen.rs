@@ -7,7 +7,7 @@ use weft_common::frame::protocol;
 use weft_datapath::{Family, Tracked, monotonic_ns};
 use weft_vnet::ChainId;
 use weft_vnet::policy::{
-    Action, Chain, Conditions, Connection as State, MacMatch, Rule, VlanMatch,
+    Action, Chain, Conditions, Connection as State, Hook, MacMatch, Rule, VlanMatch,
 };
 
 const TO_NEAR: ChainId = ChainId(Uuid::from_u128(81));
@@ -270,4 +270,26 @@ fn connections_are_told_by_port_and_flushed() {
     assert_eq!(rig.engine.report_connections(&near).unwrap().total, 0);
     // What they counted stays.
     assert!(rig.packets("web/near")[1] >= 9);
+}
+
+/// The port's key is another one: the chains go with it.
+#[test]
+fn a_port_that_is_bound_elsewhere_keeps_its_chains() {
+    let mut rig = Rig::judged();
+    let before = rig.index("web/near");
+    rig.add_interface("other", 900);
+    rig.change("web/near", |port| {
+        if let Some(binding) = &mut port.binding {
+            binding.interface = "other".into();
+        }
+    });
+    rig.topology();
+    rig.look();
+    let index = rig.index("web/near");
+    assert_ne!(index, before);
+    assert_ne!(rig.datapath().policy(index).egress, 0);
+    assert_ne!(
+        rig.engine.acls.table(rig.id("web/near"), Hook::Egress),
+        Default::default()
+    );
 }
