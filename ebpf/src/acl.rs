@@ -13,7 +13,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use core::ffi::c_void;
 use weft_common::acl::{
     ACCEPT, Cell, FIELDS, HEAD, Head, Keys, NO_ADDRESS, NO_RULE, PREFIX_CELLS, SET_KEY_HEAD_BITS,
-    SIDE_CELLS, SIDES, STEP, SetKey, UNBOUNDED,
+    SIDE_CELLS, SIDES, STEP, SetKey, SetList, UNBOUNDED,
 };
 use weft_common::frame::ETHERNET_LEN;
 use weft_common::key::{FlowKey, Fragment};
@@ -100,6 +100,10 @@ pub struct Work {
     word: u64,
     /// Verdict, as `Verdict::number`.
     verdict: u64,
+    /// The sets of the address that is looked at.
+    list: SetList,
+    /// What they are looked up by.
+    set_key: Key<SetKey>,
 }
 
 /// What callbacks get: both pointers stay as they are.
@@ -357,7 +361,7 @@ fn address(lookup: &Lookup, sides: u8) -> u32 {
     side.plain = *plain;
     side.alone = *alone;
     if sets[0] >> 32 != 0 && family != NO_ADDRESS {
-        groups(lookup, number, sets[0]);
+        groups(lookup, sets[0]);
     }
     // Again, as the function has changed it.
     // SAFETY: below 2.
@@ -427,77 +431,59 @@ unsafe extern "C" fn widen(_: u32, lookup: *mut c_void) -> i64 {
     CONTINUE
 }
 
-/// What the sets of an address change. `part`: first cell and number of the side's sets.
+/// What the sets of an address change. `part`: first cell and number of the side's sets. The key and the list are in
+/// [`Work`], as the stack has no room for them.
 #[inline(always)]
-fn groups(lookup: &Lookup, side: usize, part: u64) {
+fn groups(lookup: &Lookup, part: u64) {
     let work = lookup.work();
     let family = work.keys.family;
-    let [high, low] = work.wanted;
-    let mut address = [0; 16];
-    let (first, second) = address.split_at_mut(8);
-    first.copy_from_slice(&high.to_be_bytes());
-    second.copy_from_slice(&low.to_be_bytes());
     let bits = if family == 1 { 128 } else { 32 };
-    let key = Key::new(
-        SET_KEY_HEAD_BITS + bits,
-        SetKey {
-            tenant: Head::of(&work.head).tenant,
-            family,
-            address,
-        },
-    );
-    let Some(list) = ACL_SETS.get(&key) else {
+    let [high, low] = work.wanted;
+    let [high, low] = [high.to_be(), low.to_be()];
+    let key = &mut work.set_key;
+    key.prefix_len = SET_KEY_HEAD_BITS + bits;
+    key.data.tenant = Head::of(&work.head).tenant;
+    key.data.family = family;
+    // SAFETY: sixteen bytes, of no alignment.
+    unsafe {
+        let address = core::ptr::addr_of_mut!(key.data.address).cast::<u64>();
+        address.write_unaligned(high);
+        address.add(1).write_unaligned(low);
+    }
+    let Some(list) = ACL_SETS.get(&work.set_key) else {
         return;
     };
-    let count = list.count;
-    let groups = Groups {
-        lookup: Lookup {
-            table: lookup.table,
-            work: lookup.work,
-        },
-        list,
-        side,
-    };
+    let to = core::ptr::from_mut(&mut work.list).cast::<u32>();
+    let from = core::ptr::from_ref(list).cast::<u32>();
+    for place in 0..=GROUPS_PER_ADDRESS_MAX {
+        // Word by word: a copy of the whole would go over the stack.
+        // SAFETY: both are so many words.
+        unsafe {
+            to.add(place)
+                .write_volatile(from.add(place).read_volatile())
+        };
+    }
     work.first = part & 0xffff_ffff;
     // Where the entries end; `high` is changed by each search.
     work.word = part >> 32;
+    let count = work.list.count;
     let turns = if count < GROUPS_PER_ADDRESS_MAX as u32 {
         count
     } else {
         GROUPS_PER_ADDRESS_MAX as u32
     };
-    // SAFETY: the callback takes a `Groups`, which outlives the loop.
-    unsafe {
-        bpf_loop(
-            turns,
-            group as *mut c_void,
-            core::ptr::from_ref(&groups).cast_mut().cast(),
-            0,
-        );
-    }
-}
-
-/// As [`Lookup`], for the sets of an address.
-struct Groups {
-    lookup: Lookup,
-    list: &'static weft_common::acl::SetList,
-    side: usize,
+    lookup.each(turns, group);
 }
 
 /// One set of the address: noted if the ACL asks for it.
-unsafe extern "C" fn group(position: u32, groups: *mut c_void) -> i64 {
-    // SAFETY: `groups` hands over a `Groups`.
-    let groups = unsafe { &*groups.cast::<Groups>() };
-    let lookup = &groups.lookup;
+unsafe extern "C" fn group(position: u32, lookup: *mut c_void) -> i64 {
+    // SAFETY: `each` hands over a `Lookup`.
+    let lookup = unsafe { &*lookup.cast::<Lookup>() };
     let work = lookup.work();
+    let place = masked::<31>(u64::from(position));
     // SAFETY: below the length.
-    let set = unsafe {
-        *groups
-            .list
-            .sets
-            .get_unchecked(masked::<31>(u64::from(position)))
-    };
-    work.wanted = [u64::from(set), 0];
+    let set = u64::from(unsafe { *work.list.sets.get_unchecked(place) });
+    work.wanted = [set, 0];
     work.low = 0;
     work.high = work.word;
     lookup.each(SEARCH_TURNS, search_bound);
@@ -507,7 +493,7 @@ unsafe extern "C" fn group(position: u32, groups: *mut c_void) -> i64 {
     let Some(entry) = lookup.cell(work.first + work.low - 1) else {
         return CONTINUE;
     };
-    if entry[0] != u64::from(set) {
+    if entry[0] != work.wanted[0] {
         return CONTINUE;
     }
     let (Some(adds), Some(takes)) = (
@@ -518,9 +504,7 @@ unsafe extern "C" fn group(position: u32, groups: *mut c_void) -> i64 {
     };
     // SAFETY: below 2, and below `ROOM`.
     unsafe {
-        let side = work
-            .sides
-            .get_unchecked_mut(masked::<1>(groups.side as u64));
+        let side = work.sides.get_unchecked_mut(masked::<1>(work.side));
         let place = masked::<31>(side.sets);
         *side.adds.get_unchecked_mut(place) = *adds;
         *side.takes.get_unchecked_mut(place) = *takes;
