@@ -36,6 +36,29 @@ pub fn sum<const N: usize>(bytes: &[u8; N]) -> u64 {
     sum
 }
 
+/// The same of 8-byte words.
+#[inline(always)]
+pub fn sum_words<const N: usize>(words: &[u64; N]) -> u64 {
+    let mut sum = 0;
+    let mut at = 0;
+    while at < N {
+        sum += (words[at] & 0xffff_ffff) + (words[at] >> 32);
+        at += 1;
+    }
+    sum
+}
+
+/// A sum of at most some thousand words with its carries added: what a checksum is the complement of, in the order of
+/// memory.
+#[inline(always)]
+pub const fn fold(sum: u64) -> u16 {
+    let mut sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // At most 0xffff_ffff or, after a carry, a little above 2^32: two more leave 16 bits.
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
 /// Whether the checksum of an upper-layer packet at `offset` still has to be filled in. A filled one looks like that
 /// once in 65,535.
 #[inline(always)]
@@ -47,13 +70,9 @@ pub fn is_unfinished<F: Frame + ?Sized>(frame: &F, offset: usize, pseudo: Pseudo
         _ => return false,
     };
     let words = u64::from(pseudo.length.to_be()) + u64::from(u16::from(pseudo.protocol).to_be());
-    let mut sum = pseudo.addresses + words;
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    // At most 0xffff_ffff or, after a carry, a little above 2^32: two more leave 16 bits.
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
+    let sum = fold(pseudo.addresses + words);
     // A header that isn't all there isn't finished either.
-    found.is_none_or(|found| u16::from_ne_bytes(found) == sum as u16)
+    found.is_none_or(|found| u16::from_ne_bytes(found) == sum)
 }
 
 #[cfg(test)]

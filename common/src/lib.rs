@@ -16,6 +16,7 @@ pub mod fragment;
 pub mod frame;
 pub mod key;
 pub mod limits;
+pub mod neighbour;
 pub mod peer;
 pub mod policy;
 pub mod port;

@@ -92,6 +92,8 @@ pub const TENANTS_MAX: u32 = PORTS_MAX;
 pub const MACS_PER_PORT_MAX: usize = 1024;
 /// Seconds after which a learned MAC that no flow uses is forgotten.
 pub const MAC_IDLE_TIMEOUT_SECS: u64 = 300;
+/// Addresses that the kernel answers for, over all networks with ports on one host: the agent answers for the rest.
+pub const NEIGHBOURS_MAX: u32 = 1 << 16;
 /// Rules of a port's hook once its chains are flattened: a jump counts its target's rules each time.
 pub const POLICY_RULES_MAX: usize = 4096;
 /// Blocks of 64 rules in a vector of a compiled ACL: one summary word has a bit for each.

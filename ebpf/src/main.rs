@@ -2,7 +2,7 @@
 //!
 //! | program | attached to | stages, in order |
 //! |---|---|---|
-//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`policy`] where the port has one, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
+//! | `from_port` | TC ingress of a workload's interface | [`packet`] extract, [`fragments`], [`neighbours`], [`policy`] where the port has one, [`lookup`] microflow cache then megaflows, [`miss`] or [`execute`] |
 //! | `from_underlay` | TC ingress of an underlay interface | [`tunnel`] recognise and decapsulate, [`probe`], [`execute`] deliver or expand |
 //! | `from_underlay_xdp` | XDP of an underlay interface, before `from_underlay` | [`xdp`] delivers what is plain, leaves the rest to `from_underlay` |
 //! | `from_inject` | TC ingress of the inject TAP | [`inject`] take off the prefix, [`execute`] the named slot |
@@ -31,6 +31,7 @@ mod inject;
 mod lookup;
 mod maps;
 mod miss;
+mod neighbours;
 mod packet;
 mod policy;
 mod probe;
@@ -69,6 +70,9 @@ pub fn from_port(ctx: TcContext) -> i32 {
         return count::dropped_number(port, damage);
     }
     fragments::track(&mut packet);
+    if let Some(answered) = neighbours::answer(&mut packet) {
+        return answered;
+    }
     let policy = maps::policy(port);
     let found = if policy == 0 {
         lookup::find(&packet, record)

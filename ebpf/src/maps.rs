@@ -17,9 +17,10 @@ use weft_common::fragment::{FragmentEntry, FragmentKey};
 use weft_common::limits::{
     ACL_SETS_MAX, ACLS_MAX, CACHE_ENTRIES_PER_CPU, CONNECTIONS_V4_MAX, CONNECTIONS_V6_MAX,
     FLOOD_LISTS_MAX, FRAGMENTS_MAX, HALF_OPEN_V4_MAX, HALF_OPEN_V6_MAX, INTERFACES_MAX, MASKS_MAX,
-    MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS, SELECT_GROUPS_MAX,
-    SLOTS_MAX, TENANTS_MAX,
+    MEGAFLOWS_V4_MAX, MEGAFLOWS_V6_MAX, NEIGHBOURS_MAX, PEERS_MAX, PORTS_MAX, SELECT_BUCKETS,
+    SELECT_GROUPS_MAX, SLOTS_MAX, TENANTS_MAX,
 };
+use weft_common::neighbour::{Asker, Neighbour, NeighbourKey};
 use weft_common::peer::{AddressBytes, PEER_COPIES, PEER_VALID, PeerRecord, place};
 use weft_common::port::{InterfaceRecord, PortCounters, PortRecord, TokenBucket};
 use weft_common::slot::{CacheEntry, Slot, SlotRef, SlotStats};
@@ -134,6 +135,13 @@ pub static HALF_OPEN_V6: LruHashMap<ConnectionKeyV6, Entry> =
 /// What the running program keeps of a packet's connection.
 #[map(name = "connection_work")]
 pub static CONNECTION_WORK: PerCpuArray<ConnectionWork> = PerCpuArray::with_max_entries(1, 0);
+/// Addresses that the program answers for.
+#[map(name = "neighbours")]
+pub static NEIGHBOURS: HashMap<NeighbourKey, Neighbour> =
+    HashMap::with_max_entries(NEIGHBOURS_MAX, 0);
+/// Ports whose workloads it answers, by index.
+#[map(name = "askers")]
+pub static ASKERS: Array<Asker> = Array::with_max_entries(PORTS_MAX, 0);
 /// What the running program keeps of its packet.
 #[map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

@@ -4,7 +4,7 @@
 //! `WEFT_FUZZ_CASES` and `WEFT_FUZZ_SEED` ask for more, or for another, than what CI runs.
 
 mod generator;
-mod network;
+pub mod network;
 
 use crate::bench::{Bench, PORT, REDIRECT, SHOT, with_bench};
 use generator::Generator;

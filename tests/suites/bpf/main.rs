@@ -17,6 +17,7 @@ mod hooks;
 mod inject;
 mod key;
 mod miss;
+mod neighbours;
 mod port;
 mod probe;
 mod select;

@@ -15,6 +15,7 @@ mod errors;
 mod errors_v6;
 mod harness;
 mod ipv6;
+mod neighbours;
 mod offload;
 mod ovs;
 mod ping;

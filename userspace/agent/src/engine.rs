@@ -11,6 +11,7 @@
 //! | [`acls`] | chains of ports in the kernel, compiled |
 //! | [`connections`] | what the kernel tracks: expiry, quotas |
 //! | [`rule_counts`] | what rules counted, over tables and connections that went |
+//! | [`neighbours`] | what the kernel answers by itself |
 //! | [`underlay`] | records of remote hosts |
 //! | [`probes`] | whether they answer, how fast, how large packets may be |
 //! | [`refusals`] | packets that go no further, and what their senders are told |
@@ -33,6 +34,7 @@ pub mod floods;
 pub mod flows;
 mod indices;
 pub mod misses;
+pub mod neighbours;
 pub mod ping;
 pub mod policy_report;
 pub mod ports;
@@ -55,6 +57,7 @@ use connections::Connections;
 use floods::Floods;
 use flows::{Decisions, is_learned};
 use misses::MadeSlots;
+use neighbours::Neighbours;
 use ports::Ports;
 use probes::Probes;
 use refusals::Refusals;
@@ -130,6 +133,7 @@ pub struct Engine<D> {
     acls: Acls,
     connections: Connections,
     rule_counts: RuleCounts,
+    neighbours: Neighbours,
     peers: Peers,
     tunnel_options: TunnelOptions,
     probes: Probes,
@@ -204,6 +208,7 @@ impl<D: Datapath> Engine<D> {
             acls: Acls::default(),
             connections: Connections::default(),
             rule_counts: RuleCounts::default(),
+            neighbours: Neighbours::default(),
             peers: Peers::default(),
             tunnel_options: config.tunnel_options,
             probes: Probes::default(),

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weft_common::acl::{Cell, HEAD, Head, SetKey, SetList};
 use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
-use weft_common::limits::{MASKS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
+use weft_common::limits::{MASKS_MAX, NEIGHBOURS_MAX, PORTS_MAX, SELECT_DEPTH_MAX, SLOTS_MAX};
+use weft_common::neighbour::{Asker, Neighbour, NeighbourKey};
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::policy::Policy;
 use weft_common::port::{Delivery, PortCounters};
@@ -50,6 +51,12 @@ pub struct Fake {
     pub tenants: BTreeMap<u16, u16>,
     /// Connections by tenant.
     pub quotas: BTreeMap<u16, Quota>,
+    /// Addresses that the kernel would answer for.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// How many of them there may be, if the test says so.
+    pub neighbours_max: Option<usize>,
+    /// Networks in which it would answer, by port.
+    pub askers: BTreeMap<u16, Asker>,
     /// Flood lists.
     pub flood_lists: BTreeMap<u32, FloodList>,
     /// Remote addresses from which tunnel packets are accepted.
@@ -380,6 +387,43 @@ impl Datapath for Fake {
             (key, *bits)
         };
         Ok(self.sets.keys().map(key).collect())
+    }
+
+    fn neighbours(&self) -> Result<Vec<(NeighbourKey, Neighbour)>, Error> {
+        Ok(self
+            .neighbours
+            .iter()
+            .map(|(key, it)| (*key, *it))
+            .collect())
+    }
+
+    fn write_neighbour(
+        &mut self,
+        key: &NeighbourKey,
+        neighbour: Option<&Neighbour>,
+    ) -> Result<(), Error> {
+        let Some(neighbour) = neighbour else {
+            self.neighbours.remove(key);
+            return Ok(());
+        };
+        let limit = self.neighbours_max.unwrap_or(NEIGHBOURS_MAX as usize);
+        if self.neighbours.len() >= limit && !self.neighbours.contains_key(key) {
+            return Err(Error::Full {
+                what: "addresses that the kernel answers for",
+                limit: limit as u64,
+            });
+        }
+        self.neighbours.insert(*key, *neighbour);
+        Ok(())
+    }
+
+    fn asker(&self, port: u16) -> Result<Asker, Error> {
+        Ok(self.askers.get(&port).copied().unwrap_or_default())
+    }
+
+    fn write_asker(&mut self, port: u16, asker: &Asker) -> Result<(), Error> {
+        self.askers.insert(port, *asker);
+        Ok(())
     }
 
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {

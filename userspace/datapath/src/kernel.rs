@@ -15,6 +15,7 @@ mod links;
 mod load;
 mod maps;
 mod mmap;
+mod neighbours;
 pub mod netdev;
 mod netlink;
 mod perf;
@@ -48,6 +49,7 @@ use std::time::Duration;
 use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
+use weft_common::neighbour::{Asker, Neighbour, NeighbourKey};
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::policy::Policy;
 use weft_common::port::{Delivery, InterfaceRecord, PortCounters};
@@ -277,6 +279,26 @@ impl Datapath for Kernel {
 
     fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error> {
         self.maps.acls.set_keys()
+    }
+
+    fn neighbours(&self) -> Result<Vec<(NeighbourKey, Neighbour)>, Error> {
+        self.maps.neighbours.all()
+    }
+
+    fn write_neighbour(
+        &mut self,
+        key: &NeighbourKey,
+        neighbour: Option<&Neighbour>,
+    ) -> Result<(), Error> {
+        self.maps.neighbours.write(key, neighbour)
+    }
+
+    fn asker(&self, port: u16) -> Result<Asker, Error> {
+        self.maps.neighbours.asker(port)
+    }
+
+    fn write_asker(&mut self, port: u16, asker: &Asker) -> Result<(), Error> {
+        self.maps.neighbours.write_asker(port, asker)
     }
 
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {

@@ -28,6 +28,7 @@ use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::connection::{Entry, Quota};
 use weft_common::flood::FloodList;
 use weft_common::limits::SELECT_BUCKETS;
+use weft_common::neighbour::{Asker, Neighbour, NeighbourKey};
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::policy::Policy;
 use weft_common::port::{Delivery, PortCounters};
@@ -202,6 +203,18 @@ pub trait Datapath {
     fn write_set(&mut self, key: &SetKey, bits: u8, list: Option<&SetList>) -> Result<(), Error>;
     /// Every prefix in the table of sets, with its length, by whomever.
     fn set_keys(&self) -> Result<Vec<(SetKey, u8)>, Error>;
+    /// Every address that the kernel answers for, by whomever it was written.
+    fn neighbours(&self) -> Result<Vec<(NeighbourKey, Neighbour)>, Error>;
+    /// Has the kernel answer for an address, or no longer: at once, one that it doesn't answer for is no error.
+    fn write_neighbour(
+        &mut self,
+        key: &NeighbourKey,
+        neighbour: Option<&Neighbour>,
+    ) -> Result<(), Error>;
+    /// In which network the kernel answers the workload of a port.
+    fn asker(&self, port: u16) -> Result<Asker, Error>;
+    /// Says in which network the kernel answers the workload of a port.
+    fn write_asker(&mut self, port: u16, asker: &Asker) -> Result<(), Error>;
     /// Writes an underlay record.
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error>;
     /// Accepts, or refuses again, tunnel packets from a remote address.

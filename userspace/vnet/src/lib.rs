@@ -12,6 +12,7 @@ pub mod id;
 pub mod mac;
 pub mod mask;
 pub mod model;
+pub mod neighbours;
 pub mod packet;
 pub mod policy;
 pub mod route;

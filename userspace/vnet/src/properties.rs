@@ -3,6 +3,7 @@
 //! Everything random comes from a [`Dice`], so that a failure shrinks to a short list of numbers. Values are
 //! drawn from small pools: packets should hit what is declared and learned, and just miss it.
 
+mod neighbours;
 mod policies;
 
 use crate::fixture::Topology;

@@ -102,8 +102,10 @@ impl<D: Datapath> Engine<D> {
                 self.bind(port);
             }
         }
-        // Before anything is attached: no packet passes a port without its chains.
+        // Before anything is attached: no packet passes a port without its chains, or is answered as its index's last port
+        // was.
         self.reconcile_acls();
+        self.reconcile_neighbours();
         for port in wanted.into_values() {
             self.follow_interface(port, dirty);
         }

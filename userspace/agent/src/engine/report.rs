@@ -357,6 +357,7 @@ impl<D: Datapath> Engine<D> {
         }
         problems.extend(self.flood_problems());
         problems.extend(self.acls.problems(self.snapshot.model()));
+        problems.extend(self.neighbour_problems());
         if let Some(problem) = &self.take_over_problem {
             problems.push(format!(
                 "nothing is decided: what an earlier weftd left can't be read: {problem}"

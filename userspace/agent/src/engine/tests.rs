@@ -11,6 +11,7 @@ mod choices;
 mod floods;
 mod learning;
 mod misses;
+mod neighbours;
 mod next_hops;
 mod policy_seen;
 mod ports;

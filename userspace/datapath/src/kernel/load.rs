@@ -47,6 +47,8 @@ const MAPS: &[&str] = &[
     "half_open_v4",
     "half_open_v6",
     "connection_work",
+    "neighbours",
+    "askers",
     "scratch",
 ];
 const PROGRAMS: &[&str] = &["from_port", "from_underlay", XDP, "from_inject", "judge"];

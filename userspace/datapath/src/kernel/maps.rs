@@ -4,6 +4,7 @@ use crate::kernel::acl::Acls;
 use crate::kernel::connections::Tables;
 use crate::kernel::load::Programs;
 use crate::kernel::mmap::{Counters, Policies, SlotArrays};
+use crate::kernel::neighbours::Neighbours;
 use crate::{Error, Family};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::collections::BTreeSet;
@@ -58,6 +59,7 @@ pub struct Maps {
     pub policies: Policies,
     pub connections: Tables,
     port_tenants: Array<MapData, u32>,
+    pub neighbours: Neighbours,
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(
@@ -102,6 +104,10 @@ impl Maps {
                 programs.take_map("half_open_v6")?,
             ])?,
             port_tenants: typed(programs, "port_tenants")?,
+            neighbours: Neighbours::open(
+                programs.take_map("neighbours")?,
+                programs.take_map("askers")?,
+            )?,
             acls: Acls::open(programs.take_map("acls")?, programs.take_map("acl_sets")?)?,
         })
     }

@@ -4,7 +4,7 @@
 //! Bridges that are joined by peerings (a flood domain) switch like one: what one of them knows, all know. VLAN
 //! tags are carried as they are. No state: MACs are in the snapshot (declared) and in the flow state (learned).
 
-use crate::device::router;
+use crate::device::router::{self, is_router_port};
 use crate::flow_state::StateEntry;
 use crate::id::{BridgeId, PortId};
 use crate::mac::Mac;
@@ -318,10 +318,5 @@ impl<T: TraceSink> At<'_, '_, T> {
         });
     }
 }
-
-fn is_router_port(port: &Port) -> bool {
-    matches!(port.device, DeviceId::Router(_))
-}
-
 #[cfg(test)]
 mod tests;

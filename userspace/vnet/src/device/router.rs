@@ -141,6 +141,11 @@ pub(crate) fn take<T: TraceSink>(walk: &mut Walk<'_, T>, way: &Way) -> Next {
     Next::Send(port.id)
 }
 
+/// Whether it is a router's.
+pub(crate) fn is_router_port(port: &Port) -> bool {
+    matches!(port.device, DeviceId::Router(_))
+}
+
 /// The router of a port, for the trace.
 fn device_name(port: &Port, model: &Model) -> String {
     let name = model.device(port.device).map(|(name, _)| name.to_owned());

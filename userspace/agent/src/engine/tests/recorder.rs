@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_common::acl::{Cell, SetKey, SetList};
 use weft_common::connection::Quota;
 use weft_common::flood::FloodList;
+use weft_common::neighbour::{Asker, Neighbour, NeighbourKey};
 use weft_common::peer::{AddressBytes, PeerRecord};
 use weft_common::policy::Policy;
 use weft_common::port::PortCounters;
@@ -170,6 +171,26 @@ impl Datapath for Recorder {
 
     fn write_flood_list(&mut self, index: u32, list: &FloodList) -> Result<(), Error> {
         self.fake.write_flood_list(index, list)
+    }
+
+    fn neighbours(&self) -> Result<Vec<(NeighbourKey, Neighbour)>, Error> {
+        self.fake.neighbours()
+    }
+
+    fn write_neighbour(
+        &mut self,
+        key: &NeighbourKey,
+        neighbour: Option<&Neighbour>,
+    ) -> Result<(), Error> {
+        self.fake.write_neighbour(key, neighbour)
+    }
+
+    fn asker(&self, port: u16) -> Result<Asker, Error> {
+        self.fake.asker(port)
+    }
+
+    fn write_asker(&mut self, port: u16, asker: &Asker) -> Result<(), Error> {
+        self.fake.write_asker(port, asker)
     }
 
     fn write_peer(&mut self, index: u16, peer: &PeerRecord) -> Result<(), Error> {
