@@ -170,10 +170,11 @@ impl<D: Datapath> Engine<D> {
         self.carry_rule_counts(&stale, policy_before);
         let compiled = self.compile_hooks(&stale);
         if let Err(error) = self.write_tables(&compiled) {
-            tracing::error!(%error, "compiled chains could not be written: the earlier ones hold");
-            // Compiled again with the next change.
-            self.acls.seen = None;
-            return;
+            tracing::error!(%error, "compiled chains could not be written: the earlier ones hold until it succeeds");
+            for id in std::mem::take(&mut stale) {
+                self.acls.hooks.remove(&id);
+                self.close_without_tables(id);
+            }
         }
         let fresh = compiled.iter().map(|(number, _)| *number).collect();
         self.begin_rule_counts(&stale, &fresh);
@@ -409,6 +410,31 @@ impl<D: Datapath> Engine<D> {
         self.datapath.write_policy(index, word);
     }
 
+    /// A port whose tables couldn't be written, and that has no earlier ones: nothing passes where there should be chains.
+    fn close_without_tables(&mut self, id: PortId) {
+        let Some(index) = self.ports.bound.get(&id).map(|it| it.key.index) else {
+            return;
+        };
+        let before = self.datapath.policy(index);
+        let Some(port) = self.snapshot.port(id) else {
+            return;
+        };
+        let number = |hook| match port.chains(hook).is_empty() {
+            true => 0,
+            false => NOT_COMPILED,
+        };
+        let (ingress, egress) = (number(Hook::Ingress), number(Hook::Egress));
+        if (before.ingress, before.egress) == (0, 0) && (ingress, egress) != (0, 0) {
+            let epoch = before.epoch.wrapping_add(1).max(1);
+            let word = PolicyWord {
+                ingress,
+                egress,
+                epoch,
+            };
+            self.datapath.write_policy(index, word);
+        }
+    }
+
     /// A port's index is free again: nothing that it admitted is admitted for the next one.
     pub(super) fn forget_policy(&mut self, index: u16) {
         let before = self.datapath.policy(index);
@@ -445,6 +471,10 @@ impl<D: Datapath> Engine<D> {
     pub(super) fn retire_acls(&mut self, now: u64) {
         if !self.is_ready {
             return;
+        }
+        let has_tables = |id| self.acls.hooks.contains_key(id);
+        if !self.ports.bound.keys().all(has_tables) {
+            self.reconcile_acls();
         }
         let due = |(_, since): &(&u16, &u64)| now > **since + SLOT_GRACE_SECS;
         let due: Vec<u16> = self

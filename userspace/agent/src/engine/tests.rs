@@ -4,6 +4,7 @@
 //! [`Rig`] is the one helper: a topology that grows by one object at a time, host `h1` on which the engine runs,
 //! and the store's part played by hand.
 
+mod acls;
 mod adoption;
 mod advertisements;
 mod audit;

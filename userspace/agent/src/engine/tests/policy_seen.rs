@@ -10,7 +10,7 @@ use weft_vnet::policy::{
     Action, Chain, Conditions, Connection as State, Hook, MacMatch, Rule, VlanMatch,
 };
 
-const TO_NEAR: ChainId = ChainId(Uuid::from_u128(81));
+pub(super) const TO_NEAR: ChainId = ChainId(Uuid::from_u128(81));
 
 fn rule(matches: Conditions, action: Action) -> Rule {
     Rule {
@@ -28,7 +28,7 @@ fn protocol_is(number: u8) -> Conditions {
 }
 
 /// What is established passes, TCP may open, the rest is dropped.
-fn stateful() -> Vec<Rule> {
+pub(super) fn stateful() -> Vec<Rule> {
     let established = Conditions {
         state: Some(vec![State::Established]),
         ..Conditions::default()
@@ -41,7 +41,7 @@ fn stateful() -> Vec<Rule> {
 }
 
 impl Rig {
-    fn chain(&mut self, rules: Vec<Rule>) {
+    pub(super) fn chain(&mut self, rules: Vec<Rule>) {
         let chain = Chain {
             id: TO_NEAR,
             tenant: self.tenant(),
@@ -52,7 +52,7 @@ impl Rig {
     }
 
     /// `web/near` and `db/near` receive by [`stateful`].
-    fn judged() -> Rig {
+    pub(super) fn judged() -> Rig {
         let mut rig = Rig::new();
         rig.chain(stateful());
         for port in ["web/near", "db/near"] {

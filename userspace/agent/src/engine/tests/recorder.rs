@@ -42,6 +42,8 @@ pub struct Recorder {
     pub refuses_ports: bool,
     /// Whether a swap can't be ended.
     pub refuses_swap: bool,
+    /// No compiled ACL can be written.
+    pub refuses_acls: bool,
 }
 
 impl Datapath for Recorder {
@@ -73,6 +75,9 @@ impl Datapath for Recorder {
     }
 
     fn write_acls(&mut self, acls: &[(u16, Vec<Cell>)]) -> Result<(), Error> {
+        if self.refuses_acls {
+            return Err(Error::io("writing", std::io::Error::other("no memory")));
+        }
         self.fake.write_acls(acls)
     }
 
