@@ -20,6 +20,7 @@ mod offload;
 mod ovs;
 mod ping;
 mod policy;
+mod policy_changes;
 mod policy_seen;
 mod probe;
 mod release;
