@@ -476,14 +476,21 @@ impl<D: Datapath> Engine<D> {
         if !self.ports.bound.keys().all(has_tables) {
             self.reconcile_acls();
         }
-        let due = |(_, since): &(&u16, &u64)| now > **since + SLOT_GRACE_SECS;
-        let due: Vec<u16> = self
+        let is_due = |since: u64| now > since + SLOT_GRACE_SECS;
+        let due = self
             .acls
             .resting
             .iter()
-            .filter(due)
-            .map(|(it, _)| *it)
-            .collect();
+            .filter(|(_, since)| is_due(**since));
+        let mut due: BTreeSet<u16> = due.map(|(number, _)| *number).collect();
+        if !due.is_empty() {
+            // A port whose new tables couldn't be written goes by its earlier ones.
+            for port in 0..PORTS_MAX as u16 {
+                let word = self.datapath.policy(port);
+                due.remove(&word.ingress);
+                due.remove(&word.egress);
+            }
+        }
         for number in due {
             self.acls.resting.remove(&number);
             if let Err(error) = self.datapath.remove_acl(number) {

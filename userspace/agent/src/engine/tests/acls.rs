@@ -51,9 +51,14 @@ fn what_cannot_be_written_is_tried_again_and_lets_nothing_pass() {
         "the earlier chains hold"
     );
     assert_eq!(rig.datapath().policy(far).ingress, NOT_COMPILED);
+    rig.engine.retire_acls(60);
+    let is_there = rig.datapath().fake.acls.contains_key(&before.egress);
+    assert!(is_there, "packets still go by it");
     rig.datapath().refuses_acls = false;
     rig.engine.tick();
     let after = rig.datapath().policy(near);
     assert_ne!(after.egress, before.egress);
     assert_eq!(rig.datapath().policy(far).ingress, after.egress);
+    rig.engine.retire_acls(120);
+    assert!(!rig.datapath().fake.acls.contains_key(&before.egress));
 }
