@@ -116,6 +116,11 @@ pub enum Service {
     Dhcp = 3,
 }
 
+impl Service {
+    /// All of them.
+    pub const ALL: [Service; 3] = [Service::Arp, Service::NeighbourDiscovery, Service::Dhcp];
+}
+
 /// What the L4 fields of a key are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -51,4 +51,4 @@ pub use evaluate::{Decision, RuleRef, Verdict, evaluate};
 pub use reject::answer_to_rejected;
 pub use sets::{Change, SetId, Sets, SetsError, members};
 pub use validate::{At, Hook, Refusal, validate_chains, validate_group, validate_hook};
-pub use view::{Service, View};
+pub use view::View;

@@ -1,26 +1,11 @@
 //! A hash map's contents at once: thousands of entries a system call, where aya reads one in two.
 
 use crate::Error;
-use crate::kernel::syscall::bpf;
+use crate::kernel::syscall::{BPF_MAP_LOOKUP_BATCH, Batch, bpf};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `BPF_MAP_LOOKUP_BATCH` of linux/bpf.h.
-const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 /// Entries a call. The kernel gives whole buckets: one never holds so many.
 const BATCH: usize = 4096;
-
-/// What BPF_MAP_LOOKUP_BATCH reads of `union bpf_attr`.
-#[repr(C)]
-struct LookupBatch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -43,15 +28,14 @@ pub fn entries(
     let mut entries = Vec::new();
     loop {
         let mut next = 0u32;
-        let mut ask = LookupBatch {
+        let mut ask = Batch {
             in_batch: if is_first { 0 } else { &raw const place as u64 },
             out_batch: &raw mut next as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
             count: BATCH as u32,
             map: map.as_raw_fd() as u32,
-            element_flags: 0,
-            flags: 0,
+            ..Batch::default()
         };
         let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut ask);
         let error = std::io::Error::last_os_error();

@@ -154,7 +154,7 @@ pub fn bpf<T>(command: i32, attributes: &mut T) -> i64 {
 /// `enum bpf_cmd` of linux/bpf.h.
 const BPF_MAP_CREATE: i32 = 0;
 const BPF_MAP_DELETE_ELEM: i32 = 3;
-const BPF_MAP_LOOKUP_BATCH: i32 = 24;
+pub(super) const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 const BPF_MAP_UPDATE_BATCH: i32 = 26;
 /// `enum bpf_map_type`.
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -177,15 +177,15 @@ struct MapCreate {
 /// What the commands for many elements read of `union bpf_attr`.
 #[derive(Default)]
 #[repr(C)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
+pub(super) struct Batch {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map: u32,
+    pub(super) element_flags: u64,
+    pub(super) flags: u64,
 }
 
 /// What the commands for one element read of `union bpf_attr`.

@@ -7,11 +7,12 @@ use super::chain::{
     Action, AddressMatch, Conditions, FragmentPolicy, MacMatch, Policy, PortRange, Rule, VlanMatch,
 };
 use super::sets::Sets;
-use super::view::{Service, Upper, View};
+use super::view::View;
 use crate::id::ChainId;
 use crate::mac::Mac;
 use std::net::IpAddr;
 use weft_common::Fragment;
+use weft_common::acl::{Service, Upper};
 use weft_common::key::VLAN_PRESENT;
 use weft_common::limits::{POLICY_DEPTH_MAX, POLICY_RULES_MAX};
 
@@ -56,7 +57,7 @@ pub fn evaluate(hook: &[ChainId], policy: &Policy, view: &View, sets: &Sets) -> 
         policy,
         view,
         sets,
-        service: Service::of(view),
+        service: view.service(),
         rules_left: POLICY_RULES_MAX,
         logs: Vec::new(),
     };
@@ -129,7 +130,7 @@ impl Run<'_> {
 
     fn names(&self, rule: &Rule) -> bool {
         self.service
-            .is_none_or(|service| service.is_named_by(&rule.matches))
+            .is_none_or(|service| rule.matches.name(service))
     }
 
     fn matches(&self, rule: &Rule) -> bool {

@@ -4,9 +4,8 @@
 
 use super::chain::{FragmentPolicy, IcmpMatch, MacMatch, PortRange, VlanMatch};
 use super::flatten::{Primitive, Test};
-use super::view::Service;
 use crate::mac::Mac;
-use weft_common::acl::{FieldKind, Keys, Upper, mac_number, upper_key};
+use weft_common::acl::{FieldKind, Keys, Service, Upper, mac_number, upper_key};
 use weft_common::key::VLAN_PRESENT;
 
 /// A field whose values are classes by ranges of keys.

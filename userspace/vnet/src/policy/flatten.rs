@@ -15,9 +15,9 @@ use super::chain::{
 use super::compile::CompileError;
 use super::evaluate::{Decision, RuleRef};
 use super::validate::flattened_len;
-use super::view::Service;
 use crate::id::ChainId;
 use std::collections::BTreeMap;
+use weft_common::acl::Service;
 use weft_common::limits::POLICY_RULES_MAX;
 
 /// One condition.
@@ -184,9 +184,7 @@ impl Flat<'_> {
                 _ => self.guard(literals(conditions, false)?, &literals_all, behind),
             }
         }
-        let own_services = Service::ALL
-            .into_iter()
-            .filter(|it| it.is_named_by(&rule.matches));
+        let own_services = Service::ALL.into_iter().filter(|it| rule.matches.name(*it));
         let services = own_services.fold(way.services, |all, it| all | 1 << it as u8);
         let inner = self.separate(literals_all, rule, behind);
         if let Action::Jump(target) = rule.action {

@@ -4,6 +4,7 @@
 
 use super::chain::{Conditions, Connection};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use weft_common::acl::{Service, State, Upper};
 use weft_common::frame::protocol;
 use weft_common::{FlowKey, Network};
 
@@ -16,31 +17,6 @@ pub struct View {
     pub upper_known: bool,
     /// State of its connection.
     pub state: Connection,
-}
-
-/// Packets without which a workload has no network: only a rule that names them matches them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Service {
-    /// ARP; named by an Ethernet type.
-    Arp = 1,
-    /// Neighbour discovery and router advertisements (RFC 4861); named by an ICMP type.
-    NeighbourDiscovery = 2,
-    /// DHCP of either family; named by a port.
-    Dhcp = 3,
-}
-
-/// What the L4 fields of a key are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Upper {
-    /// Nothing that a rule asks for, or not known.
-    Other,
-    /// Ports of TCP, UDP or SCTP.
-    Ports,
-    /// Type and code of ICMP.
-    Icmp,
-    /// Type and code of ICMPv6.
-    Icmpv6,
 }
 
 impl View {
@@ -86,17 +62,12 @@ impl View {
             Network::Other => None,
         }
     }
-}
 
-impl Service {
-    /// All of them.
-    pub(super) const ALL: [Service; 3] = [Service::Arp, Service::NeighbourDiscovery, Service::Dhcp];
-
-    /// Which one a packet is of.
-    pub fn of(view: &View) -> Option<Service> {
-        let head = &view.key.head;
+    /// The service of the network that it belongs to, if any.
+    pub(super) fn service(&self) -> Option<Service> {
+        let head = &self.key.head;
         let port = head.l4_dst;
-        match (head.network(), view.upper()) {
+        match (head.network(), self.upper()) {
             (Network::Arp, _) => Some(Service::Arp),
             (Network::Ipv6, Upper::Icmpv6) => {
                 let is_discovery = (133..=137).contains(&(head.l4_src >> 8));
@@ -111,13 +82,23 @@ impl Service {
             _ => None,
         }
     }
+}
 
-    /// Whether these conditions name it. They must hold as well for a packet to match, so it is enough that they ask.
-    pub fn is_named_by(self, conditions: &Conditions) -> bool {
-        match self {
-            Service::Arp => conditions.ethertype.is_some(),
-            Service::NeighbourDiscovery => conditions.icmp.is_some(),
-            Service::Dhcp => conditions.src_port.is_some() || conditions.dst_port.is_some(),
+impl Conditions {
+    /// Whether they name a service. They must hold as well for a packet to match, so it is enough that they ask.
+    pub(super) fn name(&self, service: Service) -> bool {
+        match service {
+            Service::Arp => self.ethertype.is_some(),
+            Service::NeighbourDiscovery => self.icmp.is_some(),
+            Service::Dhcp => self.src_port.is_some() || self.dst_port.is_some(),
         }
     }
 }
+
+// The kernel has the number only.
+const _: () = assert!(
+    Connection::New as u8 == State::New as u8
+        && Connection::Established as u8 == State::Established as u8
+        && Connection::Related as u8 == State::Related as u8
+        && Connection::Invalid as u8 == State::Invalid as u8
+);
