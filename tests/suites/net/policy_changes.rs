@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use weft_tests::harness::{Host, Run, Topology, Underlay, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weft_tests::harness::{Host, Network, Run, Topology, Underlay, wait};
 use weft_tests::scenario;
 
 use crate::policy::{DEFAULT_DENY, Server, connects, expect_tcp, is_silent, talk, web};
@@ -17,6 +18,14 @@ const AWAY: Duration = Duration::from_secs(3);
 const RATE: u32 = 1_000;
 /// More of a removed member's datagrams may not arrive.
 const LATE_MAX: u64 = 100;
+
+/// Packets to the web server, of all connections that are known.
+fn packets_of_connections(net: &Network) -> Result<u64> {
+    let arguments = ["connections", "--port", "web/web-1"];
+    let lines: Vec<Value> = net.weft("h1")?.json(&arguments)?;
+    let packets = lines.iter().map(|it| it["egress_packets"].as_u64());
+    packets.sum::<Option<u64>>().context("no number")
+}
 
 #[scenario]
 fn connections_and_chains_outlive_their_agents(run: &mut Run) -> Result<()> {
@@ -32,6 +41,7 @@ fn connections_and_chains_outlive_their_agents(run: &mut Run) -> Result<()> {
         streams.push(connects(net, client, server.address)?);
     }
     let closed = (server.address.ip(), 9090).into();
+    let before = packets_of_connections(net)?;
     net.hosts_mut().iter_mut().try_for_each(Host::kill_agent)?;
     thread::sleep(AWAY);
     for stream in &mut streams {
@@ -45,6 +55,9 @@ fn connections_and_chains_outlive_their_agents(run: &mut Run) -> Result<()> {
     for stream in &mut streams {
         talk(stream, "with agents again")?;
     }
+    // The same connections, not new ones that were picked up: each had two words more.
+    let after = packets_of_connections(net)?;
+    ensure!(after >= before + 4, "{before} packets before, {after} now");
     is_silent(net, "near-1", closed)
 }
 

@@ -1,18 +1,20 @@
 //! What the kernel tracks: connections that have expired are taken out, and tenants that have as many as they may are
 //! stopped.
 //!
-//! The tables are gone through in pieces, one a second: a large table doesn't keep packets waiting. A tenant's limit is
+//! The tables are gone through in pieces, a few a second: a large table doesn't keep packets waiting. A tenant's limit is
 //! set after each round, from what the kernel had opened before it and what was alive in it.
 
 use super::Engine;
 use std::collections::BTreeMap;
 use weft_common::connection::seen_at;
 use weft_common::limits::{CONNECTIONS_PER_TENANT_MAX, TENANTS_MAX};
-use weft_datapath::{Datapath, monotonic_ns};
+use weft_datapath::{ConnectionPiece, Datapath, monotonic_ns};
 use weft_vnet::{PortId, TenantId};
 
-/// Entries that are looked at in one second.
-const PIECE: usize = 20_000;
+/// Entries that are read at once: room for so many is made each time, also where there are few.
+const PIECE: usize = 4_096;
+/// Pieces that are looked at in one second.
+const PIECES_PER_SEC: usize = 5;
 
 /// See the module's text.
 #[derive(Default)]
@@ -65,16 +67,23 @@ impl<D: Datapath> Engine<D> {
         }
     }
 
-    /// Looks at the next piece of the tables. Called about once a second.
+    /// Looks at the next pieces of the tables. Called about once a second.
     pub(super) fn expire_connections(&mut self) {
         if !self.is_ready || self.swap.is_beside() {
             return;
         }
+        for _ in 0..PIECES_PER_SEC {
+            match self.datapath.next_connections(PIECE) {
+                Ok(piece) if self.expire_piece(&piece) => return self.end_round(),
+                Ok(_) => {}
+                Err(error) => return tracing::error!(%error, "connections can't be read"),
+            }
+        }
+    }
+
+    /// Whether it was a round's last piece.
+    fn expire_piece(&mut self, piece: &ConnectionPiece) -> bool {
         let now = seen_at(monotonic_ns());
-        let piece = match self.datapath.next_connections(PIECE) {
-            Ok(piece) => piece,
-            Err(error) => return tracing::error!(%error, "connections can't be read"),
-        };
         for tracked in &piece.entries {
             let entry = &tracked.entry;
             if entry.connection.is_expired(entry.key.tail.protocol, now) {
@@ -90,9 +99,7 @@ impl<D: Datapath> Engine<D> {
                 *self.connections.alive.entry(*owner).or_default() += 1;
             }
         }
-        if piece.is_last {
-            self.end_round();
-        }
+        piece.is_last
     }
 
     fn end_round(&mut self) {
